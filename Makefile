@@ -1,0 +1,40 @@
+# Every command runs in the development environment (dev/environment.py), which the first one builds
+# in the user's cache: minutes and 9 GB once, no time after that. TANDEM_HOME moves it elsewhere.
+PYTHON ?= python3
+RUN := $(PYTHON) dev/environment.py run
+
+.DEFAULT_GOAL := help
+.PHONY: help demo host test quick check fmt bench browser clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1	/' | expand -t 16
+
+demo: ## train a miniature LoRA in the real ComfyUI and measure what it does
+	$(RUN) dev demo
+
+host: ## start ComfyUI with this pack, miniature models and clips
+	$(RUN) dev host
+
+test: ## all tests
+	$(RUN) -m pytest
+
+quick: ## the tests that need no host and no browser and are not slow
+	$(RUN) -m pytest -m "not host and not browser and not slow"
+
+check: ## lint, format and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pyright
+
+fmt: ## format, and mend what the linter can
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: ## the benchmarks
+	$(RUN) benchmarks
+
+browser: ## install a Chromium for the browser tests
+	$(PYTHON) dev/environment.py browser
+
+clean: ## delete demo/
+	rm -rf demo

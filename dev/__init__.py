@@ -1,0 +1,1 @@
+"""What developers run: the pinned host, its client, footage. Not in the installed package."""

@@ -1,0 +1,1 @@
+"""The nodes, and the only code of the pack that imports ComfyUI."""

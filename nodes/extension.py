@@ -1,0 +1,31 @@
+"""The pack as ComfyUI sees it: one list of nodes."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .dataset import TandemCaptionTemplate, TandemDataset
+from .host.places import register_places
+from .plan import TandemAutoParameters
+from .sampler import TandemDualSampler
+from .stack import TandemApplyStack, TandemLoraStack
+from .text_encoder import TandemTextEncoderLoader
+from .trainer import TandemJobResult, TandemTrainer
+
+
+class TandemExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        register_places()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            TandemDataset,
+            TandemCaptionTemplate,
+            TandemAutoParameters,
+            TandemTrainer,
+            TandemJobResult,
+            TandemLoraStack,
+            TandemApplyStack,
+            TandemDualSampler,
+            TandemTextEncoderLoader,
+        ]

@@ -1,0 +1,1 @@
+"""The seams between ComfyUI and the libraries."""

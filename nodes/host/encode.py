@@ -1,0 +1,94 @@
+"""Clips and captions through the graph's own VAE and text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...training.dataset import Clip, Dataset
+from ...training.samples import EncodedClip
+from ...wan.conditions import start_frame_mask, start_frame_video
+from ...wan.errors import UserError
+from ...wan.families import Task
+from ...wan.shapes import latent_size
+from ...wan.video import read_clip
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP, VAE
+
+
+def encode_dataset(
+    dataset: Dataset,
+    clip: CLIP,
+    vae: VAE,
+    model: ModelPatcher,
+    *,
+    task: Task,
+    on_clip: Callable[[int, int], None] | None = None,
+) -> list[EncodedClip]:
+    """Every clip as normalised latents, first-frame conditioning and text embedding.
+
+    Runs in the host's inference mode; the tensors that come back are normal ones, on the CPU.
+    """
+    encoded = []
+    contexts: dict[str, torch.Tensor] = {}
+    for done, item in enumerate(dataset.clips, 1):
+        if item.caption not in contexts:
+            contexts[item.caption] = encode_text(clip, item.caption)
+        encoded.append(_encode_clip(dataset, item, contexts[item.caption], vae, model, task))
+        if on_clip:
+            on_clip(done, len(dataset.clips))
+    return encoded
+
+
+def encode_text(clip: CLIP, text: str) -> torch.Tensor:
+    """(tokens, width) embedding, as the host's own prompt node makes it."""
+    return _normal(clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0])[0]
+
+
+def require_text_width(context: torch.Tensor, width: int) -> None:
+    """The text encoder belongs to the model."""
+    if context.shape[-1] != width:
+        raise UserError(
+            f"The text encoder gives embeddings of width {context.shape[-1]}.",
+            f"This model takes width {width}.",
+            "Load the umt5 file that belongs to the model.",
+        )
+
+
+def image_condition(
+    pixels: torch.Tensor, vae: VAE, model: ModelPatcher
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mask (4, frames, height, width) and image latent of an I2V network for (frames, h, w, 3) pixels."""
+    # The VAE gives the mode of its distribution, never a sample: equal clips have equal conditions.
+    video = start_frame_video(pixels[0], pixels.shape[0])
+    latent = _encoded(video, vae, model)
+    return start_frame_mask(latent.shape[-3:])[0], latent
+
+
+def _encode_clip(
+    dataset: Dataset, item: Clip, context: torch.Tensor, vae: VAE, model: ModelPatcher, task: Task
+) -> EncodedClip:
+    size = dataset.clip_size(item)
+    pixels = read_clip(item.path, size, fps=dataset.fps)
+    x0 = _encoded(pixels, vae, model)
+    channels = model.model.latent_format.latent_channels
+    if channels == 16 and tuple(x0.shape[-3:]) != latent_size(size):
+        raise AssertionError(f"the VAE gave {tuple(x0.shape)} for {size}")
+    if task == "t2v":
+        return EncodedClip(name=item.path.name, x0=x0, context=context)
+    mask, latent = image_condition(pixels, vae, model)
+    return EncodedClip(name=item.path.name, x0=x0, context=context, mask=mask, image_latent=latent)
+
+
+def _encoded(pixels: torch.Tensor, vae: VAE, model: ModelPatcher) -> torch.Tensor:
+    # Raw latents at sockets, normalised ones inside: what the network was trained on.
+    return _normal(model.model.process_latent_in(vae.encode(pixels)))[0]
+
+
+def _normal(tensor: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode(False):
+        return tensor.float().cpu().clone()

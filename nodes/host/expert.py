@@ -1,0 +1,144 @@
+"""An expert whose weights ComfyUI holds: the very MODEL that the graph samples with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy.model_management import load_models_gpu
+from comfy.model_patcher import ModelPatcher
+from einops import rearrange
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ...wan.adapters import AdapterSet
+from ...wan.conditions import ImageCondition
+from ...wan.expert import Attention, LinearShape
+from ...wan.families import Role, SigmaRange
+from .borders import differentiable_ops, normal_weights
+from .injection import KEY, with_adapters
+from .wan_models import linear_layers, require_wan
+
+
+class HostExpert:
+    """`wan.expert.Expert` over a MODEL. The MODEL itself is never changed: adapters go on a clone of its patcher,
+    which shares the weights."""
+
+    def __init__(
+        self,
+        model: ModelPatcher,
+        role: Role,
+        sigma_range: SigmaRange,
+        *,
+        checkpoint_blocks: bool = True,
+    ) -> None:
+        self.role, self.sigma_range = role, sigma_range
+        self._model = model
+        self._network = require_wan(model, f"model ({role})")
+        self._checkpoint_blocks = checkpoint_blocks
+        self._clone: ModelPatcher | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self._model.load_device
+
+    def layers(self) -> Mapping[str, LinearShape]:
+        return linear_layers(self._network)
+
+    def attach(self, adapters: AdapterSet) -> None:
+        self._clone = with_adapters(self._model, [adapters])
+
+    def detach(self) -> None:
+        if self._clone is not None:
+            self._clone.eject_model()
+            self._clone.remove_injections(KEY)
+            self._clone = None
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        patcher = self._clone or self._model
+        # The host's own way to bring weights: it ejects and unpatches whatever another clone left in the
+        # shared modules. Inference mode, because weights moved outside of it break the next prompt.
+        with torch.inference_mode():
+            load_models_gpu([patcher])
+        with ExitStack() as stack:
+            stack.enter_context(normal_weights(self._network))
+            stack.enter_context(differentiable_ops())
+            if self._checkpoint_blocks:
+                stack.enter_context(_checkpointed(self._network.blocks))
+            yield
+
+    def velocity(
+        self,
+        x_t: torch.Tensor,
+        sigma: torch.Tensor,
+        context: torch.Tensor,
+        image_condition: ImageCondition | None,
+        attention: Attention | None = None,
+    ) -> torch.Tensor:
+        patcher = self._clone or self._model
+        dtype = patcher.model.get_dtype_inference()
+        x = x_t if image_condition is None else torch.cat([x_t, image_condition.channels()], dim=1)
+        timestep = patcher.get_model_object("model_sampling").timestep(sigma).float()
+        options = {"optimized_attention_override": _attention_override(attention, sigma)}
+        velocity = self._network(
+            x.to(dtype), timestep, context=context.to(dtype), transformer_options=options
+        )
+        return velocity.float()
+
+
+@contextmanager
+def _checkpointed(blocks: nn.ModuleList) -> Iterator[None]:
+    """Each block's activations are computed again in the backward pass instead of being kept."""
+    patched_before = [vars(block).get("forward") for block in blocks]
+    for index, block in enumerate(blocks):
+        block.forward = _recomputing(block.forward, index)
+    try:
+        yield
+    finally:
+        for block, before in zip(blocks, patched_before, strict=True):
+            del block.forward
+            if before is not None:
+                block.forward = before
+
+
+def _recomputing(forward: Callable[..., torch.Tensor], index: int) -> Callable[..., torch.Tensor]:
+    def recomputed(
+        *args: Any, transformer_options: Mapping[str, Any], **kwargs: Any
+    ) -> torch.Tensor:
+        # The host writes the index of the block at hand into one shared dict; by the time of the backward
+        # pass it names the last block, so every block keeps its own.
+        options = {**transformer_options, "block_index": index}
+        return checkpoint(
+            forward, *args, transformer_options=options, use_reentrant=False, **kwargs
+        )
+
+    return recomputed
+
+
+def _attention_override(
+    attention: Attention | None, sigma: torch.Tensor
+) -> Callable[..., torch.Tensor]:
+    """PyTorch's attention, which always has a backward pass, or the one that was handed in for self-attention."""
+
+    def override(
+        chosen: Callable[..., torch.Tensor],
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        heads: int,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        del chosen
+        options = kwargs.get("transformer_options", {})
+        grid = tuple(options.get("grid_sizes", ()))
+        if attention is None or q.shape[1] != torch.Size(grid).numel() or k.shape[1] != q.shape[1]:
+            return attention_pytorch(q, k, v, heads, **kwargs)
+        q, k, v = (rearrange(t, "b l (n d) -> b l n d", n=heads) for t in (q, k, v))
+        out = attention(q, k, v, block=options["block_index"], grid=grid, sigma=sigma)
+        return rearrange(out, "b l n d -> b l (n d)")
+
+    return override

@@ -1,0 +1,135 @@
+"""A LoRA stack onto MODELs: read, route, match, attach, report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from ...wan.adapters import AdapterSet
+from ...wan.errors import UserError
+from ...wan.families import Role
+from ...wan.load_report import FileReport, LoadReport, file_report
+from ...wan.lora_files import read_metadata, read_tensors, tandem_metadata
+from ...wan.lora_keys import match_lora
+from ...wan.lora_stack import LoraStack, Route, Row, decide_route
+from .injection import with_adapters
+from .places import lora_path
+from .wan_models import linear_layers, require_wan
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+logger = logging.getLogger("tandem.stack")
+
+
+class Assignment(NamedTuple):
+    """One file for one expert."""
+
+    file: str
+    role: Role
+    strength: float
+    reason: str
+
+
+def apply_stack(
+    stack: LoraStack, models: Mapping[Role, ModelPatcher], unmatched: str
+) -> tuple[dict[Role, ModelPatcher], LoadReport]:
+    """Clones of the MODELs that carry the stack, and what each file did.
+
+    Raises `UserError` when a row matches nothing on any expert, or when `unmatched` is "error" and a key that
+    matters found no place.
+    """
+    sets: dict[Role, list[AdapterSet]] = {role: [] for role in models}
+    reports: list[FileReport] = []
+    notes: list[str] = []
+    for number, row in enumerate(stack.rows, 1):
+        if not row.on:
+            continue
+        row_reports = []
+        for item in assignments(row, tuple(models)):
+            if item.strength == 0:
+                notes.append(f"{item.file} -> {item.role}: strength 0, not applied")
+                continue
+            adapters, report = _read(item, models[item.role])
+            sets[item.role].append(adapters)
+            row_reports.append(report)
+        _judge(number, row, row_reports, unmatched)
+        reports += row_reports
+    patched = {
+        role: with_adapters(model, sets[role]) if sets[role] else model
+        for role, model in models.items()
+    }
+    return patched, LoadReport(tuple(reports), tuple(notes))
+
+
+def assignments(row: Row, roles: tuple[Role, ...]) -> list[Assignment]:
+    """Which file of a row goes to which of the given experts, and why."""
+    if row.lora_low is not None:
+        return _pair(row, roles)
+    metadata = tandem_metadata(read_metadata(lora_path(row.lora)))
+    route, reason = decide_route(row, metadata.get("expert"))
+    found = [
+        Assignment(row.lora, role, row.low if role == "low_noise" else row.high, reason)
+        for role in roles
+        if _takes(role, route)
+    ]
+    if not found:
+        raise UserError(
+            f"{row.lora} goes to the {route}-noise expert ({reason}), which is not connected.",
+            f"Connected: {', '.join(roles)}.",
+            "Connect that expert, or set the row's route.",
+        )
+    return found
+
+
+def _pair(row: Row, roles: tuple[Role, ...]) -> list[Assignment]:
+    if roles == ("single",):
+        raise UserError(
+            f"The row names a pair ({row.lora}, {row.lora_low}), but one model is connected.",
+            "A pair belongs to the two experts of Wan 2.2 A14B.",
+            "Connect both experts, or leave lora_low empty.",
+        )
+    files = {"high_noise": (row.lora, row.high), "low_noise": (row.lora_low, row.low)}
+    return [
+        Assignment(*files[role][:1], role, files[role][1], "the row names a pair") for role in roles
+    ]
+
+
+def _takes(role: Role, route: Route) -> bool:
+    if role == "single" or route == "both":
+        return True
+    return role == f"{route}_noise"
+
+
+def _read(item: Assignment, model: ModelPatcher) -> tuple[AdapterSet, FileReport]:
+    layers = linear_layers(require_wan(model, f"model ({item.role})"))
+    matched = match_lora(read_tensors(lora_path(item.file)), layers)
+    for adapter in matched.adapters.values():
+        adapter.strength = item.strength
+        adapter.requires_grad_(False)
+    report = file_report(
+        matched, file=item.file, expert=item.role, reason=item.reason, strength=item.strength
+    )
+    return matched.adapters, report
+
+
+def _judge(number: int, row: Row, reports: list[FileReport], unmatched: str) -> None:
+    if reports and not any(report.matched for report in reports):
+        raise UserError(
+            f"Row {number}: {row.lora} matches nothing.\n"
+            + "\n".join(report.text() for report in reports)
+            + "\n",
+            "A LoRA for this model names layers that the model has, in their shapes.",
+            "Check that it was trained for this Wan model (2.1, 2.2 A14B or 5B), and which expert it is for.",
+        )
+    for report in reports:
+        if report.whole or unmatched == "ignore":
+            continue
+        if unmatched == "error":
+            raise UserError(
+                f"Row {number}: part of {report.file} has no place.\n{report.text()}\n",
+                "With unmatched = error, every key that matters must find its layer.",
+                "Use the file that was made for this model, or set unmatched to warn.",
+            )
+        logger.warning("Row %d: part of %s has no place.\n%s", number, report.file, report.text())

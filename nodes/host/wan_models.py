@@ -1,0 +1,126 @@
+"""What a MODEL socket holds: is it Wan, which layers has it, is it the model it should be."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from comfy.ldm.wan.model import WanModel
+from comfy.ldm.wan.vae import WanVAE
+from comfy.ldm.wan.vae2_2 import WanVAE as WanVAE22
+from comfy.model_patcher import ModelPatcher
+from torch import nn
+
+from ...wan.errors import UserError
+from ...wan.expert import LinearShape
+from ...wan.families import Role, Task, task_of
+
+SAMPLED_VALUES = 16
+"""Values of each tensor that go into a digest."""
+
+
+def require_wan(model: ModelPatcher, socket: str) -> WanModel:
+    """The network inside a MODEL, or an error that says what the MODEL is."""
+    network = getattr(model.model, "diffusion_model", None)
+    if not isinstance(network, WanModel):
+        raise UserError(
+            f"{socket} is a {type(model.model).__name__} model.",
+            "It takes a Wan 2.1 or 2.2 video model.",
+            "Load a wan file with Load Diffusion Model and connect it here.",
+        )
+    return network
+
+
+def require_pair(models: Mapping[Role, ModelPatcher]) -> None:
+    """Two experts have equal shapes and are not one model twice."""
+    if len(models) < 2:
+        return
+    high, low = models["high_noise"], models["low_noise"]
+    ours, theirs = (
+        _shapes(require_wan(m, s)) for m, s in ((high, "model_high"), (low, "model_low"))
+    )
+    if ours != theirs:
+        name = next(name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
+        raise UserError(
+            f"model_high and model_low differ in shape: {name} is {ours.get(name)} in one, {theirs.get(name)} in "
+            "the other.",
+            "The two experts of Wan 2.2 A14B have equal shapes.",
+            "Load the high-noise and the low-noise file of one and the same model.",
+        )
+    if high.model is low.model or model_digest(high) == model_digest(low):
+        raise UserError(
+            "model_high and model_low hold the same weights.",
+            "The two experts of Wan 2.2 are two files, *_high_noise_* and *_low_noise_*.",
+            "Load the other expert's file, or leave model_low empty to treat it as a single model.",
+        )
+
+
+def require_vae(vae: object, model: ModelPatcher) -> None:
+    """The VAE belongs to the model: 2.1's 16 channels, or 2.2's 48 for the 5B model."""
+    channels = model.model.latent_format.latent_channels
+    network = getattr(vae, "first_stage_model", None)
+    fitting = {16: WanVAE, 48: WanVAE22}.get(channels)
+    if fitting is None or not isinstance(network, fitting):
+        raise UserError(
+            f"The VAE is a {type(network).__name__} with {getattr(vae, 'latent_channels', '?')} latent channels.",
+            f"This model has {channels} latent channels: it takes the Wan {'2.2' if channels == 48 else '2.1'} VAE.",
+            f"Load {'wan2.2_vae' if channels == 48 else 'wan_2.1_vae'}.safetensors with Load VAE.",
+        )
+
+
+def model_task(model: ModelPatcher) -> Task:
+    """Image-to-video when the network has input channels for mask and image."""
+    network = require_wan(model, "model")
+    return task_of(
+        network.patch_embedding.weight.shape[1], model.model.latent_format.latent_channels
+    )
+
+
+def text_width(model: ModelPatcher) -> int:
+    """Width of the text embedding the network takes."""
+    return require_wan(model, "model").text_embedding[0].in_features
+
+
+def linear_layers(network: nn.Module) -> dict[str, LinearShape]:
+    """Every linear layer by name. Quantised ones are not `nn.Linear`, and their stored shape is packed."""
+    return {
+        name: LinearShape(module.in_features, module.out_features)
+        for name, module in network.named_modules()
+        if hasattr(module, "in_features") and hasattr(module, "weight")
+    }
+
+
+def model_digest(model: ModelPatcher) -> str:
+    """Names, shapes, dtypes and a fixed sample of values of a MODEL's own weights, patches left out but named."""
+    backup = {key: entry.weight for key, entry in model.backup.items()}
+    digest = tensors_digest(
+        {
+            k: backup.get(f"diffusion_model.{k}", w)
+            for k, w in model.model.diffusion_model.named_parameters()
+        }
+    )
+    patches = ",".join(
+        f"{key}:{[patch[0] for patch in entries]}" for key, entries in sorted(model.patches.items())
+    )
+    return digest if not patches else hashlib.sha256(f"{digest}{patches}".encode()).hexdigest()[:32]
+
+
+def module_digest(module: nn.Module) -> str:
+    """The same for a VAE or a text encoder."""
+    return tensors_digest(dict(module.named_parameters()))
+
+
+def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """32 hex digits; equal for equal tensors, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().reshape(-1)
+        step = max(1, flat.numel() // SAMPLED_VALUES)
+        digest.update(str(flat[::step][:SAMPLED_VALUES].float().cpu().tolist()).encode())
+    return digest.hexdigest()[:32]
+
+
+def _shapes(network: WanModel) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in network.named_parameters()}

@@ -1,0 +1,1 @@
+"""Plans, datasets and the training loop. Knows `wan/`, and nothing of ComfyUI."""

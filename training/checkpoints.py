@@ -1,0 +1,152 @@
+"""Checkpoints: a folder a step, renamed into place when all of it is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..wan.adapters import AdapterSet
+from ..wan.families import Role
+from ..wan.lora_files import adapter_tensors
+from .loop import ExpertTrainer
+
+# Not .safetensors: it lies under a LoRA folder and is none.
+STATE_FILE = "resume.state"
+_STEP_FOLDER = re.compile(r"step_(\d{6,})")
+
+
+def lora_file_name(name: str, role: Role) -> str:
+    """`NAME_high_noise.safetensors`; a single model's file is called NAME alone."""
+    return f"{name}.safetensors" if role == "single" else f"{name}_{role}.safetensors"
+
+
+class CheckpointStore:
+    """The checkpoints of one run, below its folder."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+
+    def steps(self) -> list[int]:
+        """Steps that have a whole checkpoint, in order."""
+        found = [_STEP_FOLDER.fullmatch(path.name) for path in self.folder.glob("step_*")]
+        return sorted(int(match[1]) for match in found if match)
+
+    def file(self, step: int, role: Role) -> Path:
+        """Where one expert's LoRA of a step lies."""
+        return self._step_folder(step) / lora_file_name(f"{self.name}_{step:06d}", role)
+
+    def save(
+        self, step: int, trainers: Mapping[Role, ExpertTrainer], metadata: Mapping[str, object]
+    ) -> None:
+        """All experts and what resuming needs; the state of earlier steps is dropped once this one stands."""
+        target = self._step_folder(step)
+        if target.is_dir():
+            return
+        beside = self.folder / f".{target.name}.{secrets.token_hex(4)}"
+        beside.mkdir(parents=True)
+        try:
+            for role, trainer in trainers.items():
+                path = beside / self.file(step, role).name
+                save_file(
+                    adapter_tensors(trainer.adapters),
+                    path,
+                    metadata=_lora_metadata(metadata, role, step, trainer),
+                )
+            save_file(_resume_tensors(trainers), beside / STATE_FILE)
+            os.replace(beside, target)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        for earlier in self.steps():
+            if earlier < step:
+                (self._step_folder(earlier) / STATE_FILE).unlink(missing_ok=True)
+
+    def resume(self, trainers: Mapping[Role, ExpertTrainer]) -> int:
+        """Loads the newest checkpoint that can be resumed into the trainers; returns its step, or 0."""
+        for step in reversed(self.steps()):
+            state = self._step_folder(step) / STATE_FILE
+            if state.is_file():
+                _load_tensors(trainers, load_file(state))
+                return step
+        return 0
+
+    def publish(self, step: int, roles: tuple[Role, ...], target: Path) -> dict[Role, Path]:
+        """Copies a step's files to `target` as NAME_high_noise and NAME_low_noise: copied beside, then renamed."""
+        target.mkdir(parents=True, exist_ok=True)
+        beside = {role: target / f".{self.name}.{role}.{secrets.token_hex(4)}" for role in roles}
+        final = {role: target / lora_file_name(self.name, role) for role in roles}
+        try:
+            for role, path in beside.items():
+                shutil.copyfile(self.file(step, role), path)
+            for role, path in beside.items():
+                os.replace(path, final[role])
+        finally:
+            for path in beside.values():
+                path.unlink(missing_ok=True)
+        return final
+
+    def _step_folder(self, step: int) -> Path:
+        return self.folder / f"step_{step:06d}"
+
+
+def _lora_metadata(
+    common: Mapping[str, object], role: Role, step: int, trainer: ExpertTrainer
+) -> dict[str, str]:
+    lora = trainer.plan.lora
+    entry = {**common, "expert": role, "step": step, "rank": lora.rank, "alpha": lora.alpha}
+    return {
+        "tandem": json.dumps(entry),
+        # The words by which other programs show a LoRA.
+        "ss_network_dim": str(lora.rank),
+        "ss_network_alpha": str(lora.alpha),
+        "ss_steps": str(step),
+        "ss_output_name": str(common.get("name", "")),
+        "modelspec.title": str(common.get("name", "")),
+        "modelspec.architecture": "wan/lora",
+        "modelspec.trigger_phrase": str(common.get("trigger", "")),
+    }
+
+
+def _resume_tensors(trainers: Mapping[Role, ExpertTrainer]) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for role, trainer in trainers.items():
+        for index, weight in enumerate(trainer.adapters.parameters()):
+            tensors[f"{role}/weight/{index}"] = weight.detach().cpu().contiguous()
+        for index, state in trainer.optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                tensors[f"{role}/state/{index}/{name}"] = (
+                    torch.as_tensor(value).detach().cpu().contiguous()
+                )
+    # Tensors that share storage (an expanded rate, say) cannot be written as they are.
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def _load_tensors(
+    trainers: Mapping[Role, ExpertTrainer], tensors: Mapping[str, torch.Tensor]
+) -> None:
+    for role, trainer in trainers.items():
+        _load_weights(
+            trainer.adapters,
+            {k: t for k, t in tensors.items() if k.startswith(f"{role}/weight/")},
+            role,
+        )
+        states: dict[int, dict[str, torch.Tensor]] = {}
+        for key, tensor in tensors.items():
+            if key.startswith(f"{role}/state/"):
+                _, _, index, name = key.split("/")
+                states.setdefault(int(index), {})[name] = tensor
+        groups = trainer.optimizer.state_dict()["param_groups"]
+        trainer.optimizer.load_state_dict({"state": states, "param_groups": groups})
+
+
+def _load_weights(adapters: AdapterSet, tensors: Mapping[str, torch.Tensor], role: Role) -> None:
+    with torch.no_grad():
+        for index, weight in enumerate(adapters.parameters()):
+            weight.copy_(tensors[f"{role}/weight/{index}"])

@@ -1,0 +1,189 @@
+"""The training loop: expert by expert, step by step, stoppable at every micro-batch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Literal, Protocol
+
+import torch
+from torch.nn import functional as F
+
+from ..wan.adapters import AdapterSet, new_adapters, pick_layers
+from ..wan.errors import UserError
+from ..wan.expert import Expert
+from ..wan.families import Role
+from ..wan.flow import mix, velocity_target
+from .events import Listener, StepDone
+from .optimizers import Automagic, build_optimizer, mean_rate
+from .plan import TrainingPlan
+from .samples import EncodedClip, stack_batch
+from .schedule import batch_indices, generator_for, role_at, sigmas_at, steps_before
+
+End = Literal["done", "stopped"]
+
+
+class Saver(Protocol):
+    """Writes a checkpoint of all experts: all of it or nothing."""
+
+    def __call__(self, step: int, trainers: Mapping[Role, ExpertTrainer]) -> None: ...
+
+
+class ExpertTrainer:
+    """One expert's adapters and optimizer."""
+
+    def __init__(self, plan: TrainingPlan, expert: Expert, clips: Sequence[EncodedClip]) -> None:
+        self.plan, self.expert, self.clips = plan, expert, clips
+        self.role = expert.role
+        self.adapters = _fresh_adapters(plan, expert)
+        self.optimizer = build_optimizer(
+            self.adapters.parameters(), plan.optimizer, plan.rates(self.role)
+        )
+        self.shapes = [tuple(clip.x0.shape) for clip in clips]
+
+    def step(self, index: int) -> tuple[float, float]:
+        """The expert's own step `index` (from 0); returns loss and gradient norm.
+
+        A stop in the middle leaves weights and optimizer as they were.
+        """
+        parameters = self.adapters.parameters()
+        try:
+            first = index * self.plan.accumulate
+            losses = [self._micro_batch(first + i) for i in range(self.plan.accumulate)]
+            loss = torch.stack(losses).mean().item()
+            largest = (
+                math.inf if isinstance(self.optimizer, Automagic) else self.plan.optimizer.clip
+            )
+            norm = torch.nn.utils.clip_grad_norm_(parameters, largest).item()
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise _not_finite(self.role, loss, norm)
+            self.optimizer.step()
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+        return loss, norm
+
+    def _micro_batch(self, index: int) -> torch.Tensor:
+        plan, device = self.plan, self.expert.device
+        chosen = batch_indices(self.shapes, plan.batch, index, seed=plan.seed, role=self.role)
+        batch = stack_batch([self.clips[i] for i in chosen], device)
+        generator = generator_for(plan.seed, self.role, "noise", index)
+        noise = torch.randn(batch.x0.shape, generator=generator).to(device)
+        sigma = sigmas_at(plan, self.role, index, plan.batch)[: len(chosen)].to(device)
+        with _seeded_dropout(plan, self.role, index):
+            x_t = mix(batch.x0, noise, sigma)
+            velocity = self.expert.velocity(x_t, sigma, batch.context, batch.condition)
+            loss = F.mse_loss(velocity, velocity_target(batch.x0, noise))
+            (loss / plan.accumulate).backward()
+        return loss.detach()
+
+
+def build_trainers(
+    plan: TrainingPlan, experts: Mapping[Role, Expert], clips: Sequence[EncodedClip]
+) -> dict[Role, ExpertTrainer]:
+    """A trainer for each of the plan's experts; raises before anything is loaded."""
+    return {role: ExpertTrainer(plan, experts[role], clips) for role in plan.roles()}
+
+
+def train(
+    plan: TrainingPlan,
+    trainers: Mapping[Role, ExpertTrainer],
+    *,
+    save: Saver,
+    listen: Listener,
+    first_step: int = 0,
+    should_stop: Callable[[], bool] = lambda: False,
+    stop_signals: tuple[type[BaseException], ...] = (),
+) -> End:
+    """Runs steps `first_step` to the plan's last; saves every `save_every` steps, at the end and on a stop.
+
+    `stop_signals` are exceptions by which a host cancels work inside its own operations: they end the
+    run like `should_stop`, with everything up to the last whole step saved.
+    """
+    done = first_step
+    own_steps = steps_before(plan, first_step)
+    end: End = "stopped"
+    try:
+        with ExitStack() as attached, ExitStack() as resident:
+            _attach_all(attached, trainers)
+            current: Role | None = None
+            for step in range(first_step, plan.steps):
+                if should_stop():
+                    break
+                role = role_at(plan, step)
+                if role != current:
+                    resident.close()
+                    resident.enter_context(trainers[role].expert.in_use())
+                    current = role
+                began = time.perf_counter()
+                loss, norm = trainers[role].step(own_steps[role])
+                own_steps[role] += 1
+                done = step + 1
+                seconds = time.perf_counter() - began
+                if done % plan.save_every == 0 and done < plan.steps:
+                    save(done, trainers)
+                listen(_step_done(plan, trainers[role], done, loss, norm, seconds))
+            else:
+                end = "done"
+    except stop_signals:
+        end = "done" if done == plan.steps else "stopped"
+    except UserError:
+        # The weights are those of the last good step: keep them before the error is shown.
+        save(done, trainers)
+        raise
+    save(done, trainers)
+    return end
+
+
+def _attach_all(attached: ExitStack, trainers: Mapping[Role, ExpertTrainer]) -> None:
+    for trainer in trainers.values():
+        trainer.adapters.to(trainer.expert.device)
+        trainer.expert.attach(trainer.adapters)
+        attached.callback(trainer.expert.detach)
+
+
+def _fresh_adapters(plan: TrainingPlan, expert: Expert) -> AdapterSet:
+    layers = expert.layers()
+    chosen = pick_layers(layers, plan.lora.targets)
+    if not chosen:
+        raise UserError(
+            f"No layer of the {expert.role} expert matches the plan's targets {', '.join(plan.lora.targets)}.",
+            f"Its layers are called {', '.join(list(layers)[:3])}, ...",
+            "Change lora.targets in the plan.",
+        )
+    seed = generator_for(plan.seed, expert.role, "adapters").initial_seed()
+    shapes = {name: layers[name] for name in chosen}
+    return new_adapters(
+        shapes, rank=plan.lora.rank, alpha=plan.lora.alpha, seed=seed, dropout=plan.lora.dropout
+    )
+
+
+def _seeded_dropout(plan: TrainingPlan, role: Role, index: int) -> ExitStack:
+    stack = ExitStack()
+    if plan.lora.dropout:
+        stack.enter_context(torch.random.fork_rng())
+        torch.manual_seed(generator_for(plan.seed, role, "dropout", index).initial_seed())
+    return stack
+
+
+def _step_done(
+    plan: TrainingPlan, trainer: ExpertTrainer, step: int, loss: float, norm: float, seconds: float
+) -> StepDone:
+    return StepDone(
+        step=step,
+        steps=plan.steps,
+        role=trainer.role,
+        loss=loss,
+        grad_norm=norm,
+        rate=mean_rate(trainer.optimizer),
+        seconds=seconds,
+    )
+
+
+def _not_finite(role: Role, loss: float, norm: float) -> UserError:
+    return UserError(
+        f"The {role} expert's loss is {loss} and its gradient norm {norm}.",
+        "Both are finite numbers in a healthy run.",
+        "The last good weights are saved. Lower the learning rate, or look for a broken clip in the dataset.",
+    )

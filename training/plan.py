@@ -1,0 +1,177 @@
+"""What a run will do, as a value that a person can read, edit, save and compare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ..wan.adapters import DEFAULT_TARGETS
+from ..wan.errors import UserError
+from ..wan.families import A14B, AUTO, BOUNDARIES, FAMILIES, ROLES, Role
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    rank: int = 32
+    """Width of the two factors; the file grows with it."""
+    alpha: float = 32.0
+    """The update is scaled by alpha / rank."""
+    dropout: float = 0.0
+    """Share of an adapter's inputs that is zeroed while training."""
+    targets: tuple[str, ...] = DEFAULT_TARGETS
+    """Patterns for whole layer names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateSettings:
+    """Learning rate of one expert. With automagic every weight has its own rate, which starts at
+    `rate`, moves by `bump` and stays between `minimum` and `maximum`."""
+
+    rate: float = 1e-4
+    bump: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    name: str = "adamw"
+    beta2: float = 0.999
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    """Largest gradient norm (AdamW) or update RMS (automagic)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """`steps` are optimizer steps over both experts; an iteration is one micro-batch."""
+
+    version: int = PLAN_VERSION
+    preset: str = "video effect"
+    family: str = A14B
+    task: str = "i2v"
+    boundary: float = BOUNDARIES["i2v"]
+    """Sigma at and above which the high-noise expert works."""
+    shift: float = 5.0
+    """Warp of the noise schedule that training draws from."""
+    steps: int = 160
+    batch: int = 1
+    accumulate: int = 1
+    swap_every: int = 10
+    """Optimizer steps before the other expert takes its turn."""
+    save_every: int = 100
+    seed: int = 0
+    checkpoint_blocks: bool = True
+    """Recompute each block in the backward pass instead of keeping its activations."""
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    high: RateSettings = field(default_factory=RateSettings)
+    low: RateSettings = field(default_factory=RateSettings)
+    notes: tuple[str, ...] = ()
+    """Why the values are what they are, for people."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("steps", 1),
+            ("batch", 1),
+            ("accumulate", 1),
+            ("swap_every", 1),
+            ("save_every", 1),
+        ):
+            _check(getattr(self, name) >= least, name, getattr(self, name), f"at least {least}")
+        _check(self.lora.rank >= 1, "lora.rank", self.lora.rank, "at least 1")
+        _check(
+            self.lora.alpha > 0,
+            "lora.alpha",
+            self.lora.alpha,
+            "above 0; at 0 the LoRA would do nothing",
+        )
+        _check(0 <= self.lora.dropout < 1, "lora.dropout", self.lora.dropout, "0 to below 1")
+        _check(
+            0 < self.boundary < 1,
+            "boundary",
+            self.boundary,
+            "between 0 and 1 (0.9 for I2V, 0.875 for T2V)",
+        )
+        _check(self.shift > 0, "shift", self.shift, "above 0 (5 for Wan 2.2 I2V)")
+        _check(self.family in FAMILIES, "family", self.family, f"one of {', '.join(FAMILIES)}")
+        for name, rates in (("high", self.high), ("low", self.low)):
+            _check(rates.rate > 0, f"{name}.rate", rates.rate, "above 0")
+
+    def roles(self) -> tuple[Role, ...]:
+        """The experts that this plan trains."""
+        return ROLES[A14B if self.family == AUTO else self.family]
+
+    def rates(self, role: Role) -> RateSettings:
+        """A single model takes the high expert's settings."""
+        return self.low if role == "low_noise" else self.high
+
+
+def plan_json(plan: TrainingPlan) -> str:
+    """The plan as text that `read_plan` turns back into an equal plan."""
+    return json.dumps(asdict(plan), indent=2)
+
+
+def read_plan(text: str) -> TrainingPlan:
+    """A plan from JSON; unknown keys and impossible values are errors that name them."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"The plan is not JSON ({error}).",
+            "A plan is a JSON object.",
+            "Save it again from the plan node.",
+        ) from error
+    if values.get("version") != PLAN_VERSION:
+        raise UserError(
+            f"The plan has version {values.get('version')}.",
+            f"This version of Tandem reads version {PLAN_VERSION}.",
+            "Make the plan again, or install the version that wrote it.",
+        )
+    parts = {
+        "lora": LoraSettings,
+        "optimizer": OptimizerSettings,
+        "high": RateSettings,
+        "low": RateSettings,
+    }
+    for name, kind in parts.items():
+        if name in values:
+            values[name] = _build(kind, values[name], f"{name}.")
+    return _build(TrainingPlan, values, "")
+
+
+def plan_differences(ours: TrainingPlan, theirs: TrainingPlan) -> list[str]:
+    """`steps: 160 here, 200 there` for every value that differs."""
+    mine, other = asdict(ours), asdict(theirs)
+    return [
+        f"{name}: {mine[name]} now, {other[name]} before"
+        for name in mine
+        if mine[name] != other[name]
+    ]
+
+
+def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - kind decides
+    known = [f.name for f in fields(kind)]
+    if unknown := sorted(set(values) - set(known)):
+        raise UserError(
+            f"The plan has {', '.join(where + name for name in unknown)}.",
+            f"Known here: {', '.join(known)}.",
+            "Check the spelling or remove it.",
+        )
+    return kind(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+    )
+
+
+def _check(holds: bool, name: str, value: object, can_be: str) -> None:
+    if not holds:
+        raise UserError(
+            f"{name} is {value}.", f"It can be {can_be}.", f"Change {name} in the plan."
+        )

@@ -1,0 +1,99 @@
+"""LoRA adapters as they run: y = W x + strength * alpha / rank * up (down x)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+# Attention and feed-forward of every block; embeddings, norms and the head stay as they are.
+DEFAULT_TARGETS = (r"blocks\.\d+\.(self|cross)_attn\.(q|k|v|o)", r"blocks\.\d+\.ffn\.(0|2)")
+
+
+class LoraAdapter(nn.Module):
+    """A low-rank update of one linear layer; `down` is (rank, inputs), `up` is (outputs, rank)."""
+
+    def __init__(
+        self, down: torch.Tensor, up: torch.Tensor, alpha: float, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.down = nn.Parameter(down)
+        self.up = nn.Parameter(up)
+        self.alpha = float(alpha)
+        self.dropout = dropout
+        self.strength = 1.0
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    @property
+    def scale(self) -> float:
+        """What the product is multiplied with: strength * alpha / rank."""
+        return self.strength * self.alpha / self.rank
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The update for a layer's input `x` (..., inputs), in x's dtype and on its device."""
+        if self.dropout and self.training:
+            x = F.dropout(x, self.dropout)
+        return F.linear(F.linear(x, self.down.to(x)) * self.scale, self.up.to(x))
+
+
+class AdapterSet(Mapping[str, LoraAdapter]):
+    """The adapters of one LoRA on one expert, by layer name."""
+
+    def __init__(self, adapters: Mapping[str, LoraAdapter]) -> None:
+        self._adapters = dict(adapters)
+
+    def __getitem__(self, layer: str) -> LoraAdapter:
+        return self._adapters[layer]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._adapters)
+
+    def __len__(self) -> int:
+        return len(self._adapters)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Every factor, in a fixed order: down, up, layer by layer."""
+        return [factor for adapter in self.values() for factor in (adapter.down, adapter.up)]
+
+    def to(self, device: torch.device) -> AdapterSet:
+        """Moves the factors in place."""
+        for adapter in self.values():
+            adapter.to(device)
+        return self
+
+    def mean_magnitude(self) -> float:
+        """Mean absolute value over all entries of all factors."""
+        with torch.no_grad():
+            total = sum(p.abs().sum().item() for p in self.parameters())
+        return total / max(1, sum(p.numel() for p in self.parameters()))
+
+
+def pick_layers(layers: Iterable[str], targets: Iterable[str] = DEFAULT_TARGETS) -> list[str]:
+    """The layers whose whole name matches one of the patterns, in their given order."""
+    patterns = [re.compile(target) for target in targets]
+    return [layer for layer in layers if any(p.fullmatch(layer) for p in patterns)]
+
+
+def new_adapters(
+    layers: Mapping[str, tuple[int, int]],
+    *,
+    rank: int,
+    alpha: float,
+    seed: int,
+    dropout: float = 0.0,
+) -> AdapterSet:
+    """Fresh float32 adapters that change nothing yet: `down` random, `up` zero (Hu et al. 2021, 4.1)."""
+    generator = torch.Generator().manual_seed(seed)
+    adapters = {}
+    for name, (inputs, outputs) in layers.items():
+        bound = 1 / math.sqrt(inputs)
+        down = torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator)
+        adapters[name] = LoraAdapter(down, torch.zeros(outputs, rank), alpha, dropout)
+    return AdapterSet(adapters)

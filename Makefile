@@ -18,8 +18,8 @@ host: ## start ComfyUI with this pack, miniature models and clips
 test: ## all tests
 	$(RUN) -m pytest
 
-quick: ## the tests that need no host and no browser and are not slow
-	$(RUN) -m pytest -m "not host and not browser and not slow"
+quick: ## the tests of seconds: no host, no browser, nothing slow
+	$(RUN) -m pytest -m "not host and not comfy and not browser and not slow"
 
 check: ## lint, format and types
 	$(RUN) -m ruff check .

@@ -181,7 +181,7 @@ class HostClient:
             ) from error
         except OSError as error:
             raise HostUnreachable(
-                f"{self.url}{path} gave no answer within {self.timeout_s:g} s ({error}). "
+                f"{self.url}{path} gave no answer ({error}; {self.timeout_s:g} s is the limit). "
                 "Start the host there, or correct the address."
             ) from error
 

@@ -26,11 +26,13 @@ class EventStream:
 
     def __init__(self, url: str, client_id: str, *, timeout_s: float = 30.0) -> None:
         host = urlsplit(url).netloc
-        self._socket = websocket.create_connection(
-            f"ws://{host}/ws?clientId={client_id}",
-            timeout=timeout_s,
-            http_no_proxy=["*"],
-        )
+        address = f"ws://{host}/ws?clientId={client_id}"
+        try:
+            self._socket = websocket.create_connection(
+                address, timeout=timeout_s, http_no_proxy=["*"]
+            )
+        except websocket.WebSocketException as error:
+            raise ConnectionError(f"{address}: {str(error)[:200]}") from error
         self._socket.settimeout(None)
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.open = True

@@ -16,6 +16,7 @@ from .footage import cut_clips, first_frame
 from .server import HostServer, free_port, prepare_base
 
 ROOT = Path(__file__).absolute().parents[1]
+NUM_CLIPS = 6
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,9 +26,8 @@ def main(argv: Sequence[str]) -> int:
     server = HostServer(base, port=free_port(options.port), cpu=not options.gpu)
     try:
         with server:
-            print(
-                f"ComfyUI: {server.url}\nIts files: {base}\nIts log: {server.log}\nCtrl-C stops it."
-            )
+            print(f"ComfyUI: {server.url}\nIts files: {base}\nIts log: {server.log}")
+            print("Ctrl-C stops it.", flush=True)
             while server.running:
                 time.sleep(0.5)
         print(
@@ -43,12 +43,12 @@ def main(argv: Sequence[str]) -> int:
 
 def fill_base(base: Path) -> None:
     """Bring what the example workflows load: miniature models, clips, a first frame."""
-    if not any((base / "models" / "diffusion_models").glob("*.safetensors")):
+    if not any((base / "models" / "text_encoders").glob("*.safetensors")):  # written last
         write_family(base / "models")
     clips = base / "input" / "tandem_demo"
-    if not any(clips.glob("*.mp4")):
+    if len(list(clips.glob("*.mp4"))) < NUM_CLIPS:
         footage = Path(os.environ["TANDEM_FOOTAGE"])
-        cut_clips(footage, clips, width=64, height=64, frames=17, count=6)
+        cut_clips(footage, clips, width=64, height=64, frames=17, count=NUM_CLIPS)
     first_frame(min(clips.glob("*.mp4")), base / "input" / "tandem_demo_first_frame.png")
 
 

@@ -1,0 +1,90 @@
+"""Shipped workflows at test size, and what comes out of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from .client import HostClient
+
+WORKFLOWS = Path(__file__).absolute().parents[1] / "workflows" / "api"
+Graph = dict[str, Any]
+Models = Callable[[Graph, list[Any], list[Any]], tuple[list[Any], list[Any]]]
+
+
+def workflow(name: str, changes: dict[str, dict[str, Any]] | None = None) -> Graph:
+    """A shipped API workflow at test size. `changes` are {title: {input: value}}."""
+    graph = json.loads((WORKFLOWS / f"{name}.json").read_text())
+    small = {
+        "Clips to learn from": {"folder": "clips", "frames": 9},
+        "Image to video": {"width": 64, "height": 64, "length": 9},
+    }
+    for title, inputs in [*small.items(), *(changes or {}).items()]:
+        for node in graph.values():
+            if node["_meta"]["title"] == title:
+                node["inputs"].update(inputs)
+    return graph
+
+
+def number_of(graph: Graph, title: str) -> str:
+    """The id of the node with this title."""
+    (found,) = [number for number, node in graph.items() if node["_meta"]["title"] == title]
+    return found
+
+
+def text_of(graph: Graph, entry: dict[str, Any], title: str) -> str:
+    """What a Preview Any node shows."""
+    return entry["outputs"][number_of(graph, title)]["text"][0]
+
+
+def sampling_graph(name: str, models: Models, **sampler: Any) -> Graph:
+    """Loaders, conditioning, dual sampler, latent saved without loss; `models(graph, high, low)` may put
+    nodes between loaders and sampler and gives the two links."""
+    whole = workflow("train_and_sample")
+    keep = (
+        "High-noise",
+        "Low-noise",
+        "VAE",
+        "Text encoder",
+        "First frame",
+        "What it",
+        "Image to",
+        "Sample before",
+    )
+    graph = {
+        number: node
+        for number, node in whole.items()
+        if node["_meta"]["title"].startswith(keep) and node["class_type"] != "PreviewAny"
+    }
+    high = [number_of(graph, "High-noise expert: runs first"), 0]
+    low = [number_of(graph, "Low-noise expert: runs second"), 0]
+    node = graph[number_of(graph, "Sample before")]
+    node["inputs"]["model_high"], node["inputs"]["model_low"] = models(graph, high, low)
+    node["inputs"].update({"steps": 4, **sampler})
+    graph["save"] = {
+        "class_type": "SaveLatent",
+        "inputs": {
+            "samples": [number_of(graph, "Sample before"), 0],
+            "filename_prefix": f"latents/{name}",
+        },
+        "_meta": {"title": "save"},
+    }
+    return graph
+
+
+def sampled(
+    client: HostClient,
+    base: Path,
+    name: str,
+    models: Models = lambda _, high, low: (high, low),
+    **sampler: Any,
+) -> torch.Tensor:
+    """The latent that a sampling graph makes. Another prefix each time, so nothing comes from a cache alone."""
+    entry = client.run(sampling_graph(name, models, **sampler))
+    (found,) = entry["outputs"]["save"]["latents"]
+    return load_file(base / "output" / found["subfolder"] / found["filename"])["latent_tensor"]

@@ -1,0 +1,248 @@
+"""Adapters on MODELs: routes, strengths, chains, and life beside core's own LoRAs."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tandem_wan.wan.adapters import AdapterSet, LoraAdapter
+from tandem_wan.wan.errors import UserError
+from tandem_wan.wan.lora_stack import LoraStack, Row
+
+pytestmark = pytest.mark.comfy
+LAYERS = ("blocks.0.self_attn.q", "blocks.1.ffn.0", "blocks.3.cross_attn.o")
+
+
+@pytest.mark.parametrize("route", ["both", "high", "low"])
+@pytest.mark.parametrize(("high", "low"), [(1.0, 1.0), (0.5, -0.7), (0.0, 1.0)])
+def test_a_row_changes_each_layer_by_strength_alpha_over_rank_times_up_down(
+    pair, loras, route, high, low
+):
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    file, tensors = loras("one", rank=4, alpha=2.0)
+    stack = LoraStack((Row(lora=file, route=route, high=high, low=low),))
+    patched, _ = apply_stack(stack, pair, "error")
+    strengths = {
+        "high_noise": high if route != "low" else 0.0,
+        "low_noise": low if route != "high" else 0.0,
+    }
+    for role, model in pair.items():
+        for layer in LAYERS:
+            expected = strengths[role] * 2.0 / 4 * _product(tensors, layer)
+            torch.testing.assert_close(
+                _weight(patched[role], layer) - _weight(model, layer), expected, rtol=0, atol=1e-6
+            )
+        if strengths[role] == 0:
+            assert patched[role] is model
+
+
+def test_two_chained_stacks_equal_one_and_the_input_is_untouched(pair, loras):
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    rows = [Row(lora=loras(n, rank=r)[0], route="both") for n, r in (("a", 4), ("b", 2))]
+    once, _ = apply_stack(LoraStack(tuple(rows)), pair, "error")
+    first, _ = apply_stack(LoraStack((rows[0],)), pair, "error")
+    twice, _ = apply_stack(LoraStack((rows[1],)), first, "error")
+    for role, model in pair.items():
+        plain = _out(model)
+        assert torch.equal(_out(once[role]), _out(twice[role]))
+        assert not torch.equal(_out(first[role]), _out(once[role]))
+        assert torch.equal(_out(model), plain)
+        assert model.injections == {} and model.patches == {}
+
+
+def test_an_injection_equals_cores_merged_lora(pair, loras):
+    import comfy.sd
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    file, tensors = loras("merged", rank=8, alpha=4.0)
+    model = pair["high_noise"]
+    ours, _ = apply_stack(LoraStack((Row(lora=file, route="high"),)), pair, "error")
+    with torch.inference_mode():
+        theirs, _ = comfy.sd.load_lora_for_models(model, None, tensors, 1.0, 0)
+    difference = (_out(ours["high_noise"]) - _out(theirs)).abs().max()
+    effect = (_out(theirs) - _out(model)).abs().max()
+    assert difference < 1e-4 * effect, (difference, effect)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("ours", "core"))))
+def test_ours_and_cores_bypass_lora_live_on_one_model_in_either_order(pair, loras, order):
+    import comfy.sd
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    file, _ = loras("mine", rank=4)
+    _, other = loras("core", rank=4)
+    model = pair["high_noise"]
+    plain = _out(model)
+
+    def with_ours(m):
+        return apply_stack(LoraStack((Row(lora=file, route="high"),)), {"high_noise": m}, "error")[
+            0
+        ]["high_noise"]
+
+    def with_core(m):
+        with torch.inference_mode():
+            return comfy.sd.load_bypass_lora_for_models(m, None, other, 1.0, 0)[0]
+
+    both = model
+    for step in order:
+        both = with_ours(both) if step == "ours" else with_core(both)
+    merged = with_ours(comfy.sd.load_lora_for_models(model, None, other, 1.0, 0)[0])
+    torch.testing.assert_close(_out(both), _out(merged), rtol=1e-4, atol=1e-5)
+    assert torch.equal(_out(model), plain)
+    torch.testing.assert_close(_out(both), _out(merged), rtol=1e-4, atol=1e-5)
+
+
+def test_a_lora_on_a_quantised_model_adds_what_it_adds_in_float(comfy, family, loras, tmp_path):
+    """On fp8 weights the base is coarser; the update itself must not be."""
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    with torch.inference_mode():
+        model = comfy.sd.load_diffusion_model(
+            str(family.high_noise), model_options={"dtype": torch.float8_e4m3fn}
+        )
+    assert model.model.diffusion_model.blocks[0].self_attn.q.weight.dtype == torch.float8_e4m3fn
+    file, tensors = loras("fp8", rank=4)
+    patched, report = apply_stack(
+        LoraStack((Row(lora=file, route="high"),)), {"high_noise": model}, "error"
+    )
+    assert report.matched == len(LAYERS)
+    for layer in LAYERS:
+        delta = _weight(patched["high_noise"], layer) - _weight(model, layer)
+        expected = _product(tensors, layer)
+        error = (delta - expected).norm() / expected.norm()
+        assert error < 0.02, (layer, error)
+
+
+def test_a_file_that_matches_nothing_is_an_error_whatever_the_policy(pair, loras_folder):
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    save_file(
+        {"unet.x.lora_A.weight": torch.ones(2, 3), "unet.x.lora_B.weight": torch.ones(3, 2)},
+        loras_folder / "alien.safetensors",
+    )
+    for policy in ("error", "warn", "ignore"):
+        with pytest.raises(UserError, match=r"alien.safetensors matches nothing"):
+            apply_stack(LoraStack((Row(lora="alien.safetensors", route="both"),)), pair, policy)
+
+
+def test_a_shape_of_another_model_is_named_before_sampling(pair, loras_folder):
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    key = "diffusion_model.blocks.0.self_attn.q."
+    tensors = {
+        f"{key}lora_A.weight": torch.ones(4, 3072),
+        f"{key}lora_B.weight": torch.ones(3072, 4),
+    }
+    save_file(tensors, loras_folder / "of_5b.safetensors")
+    with pytest.raises(UserError, match=r"\(4, 3072\) and \(3072, 4\) in the file, \(rank, 128\)"):
+        apply_stack(LoraStack((Row(lora="of_5b.safetensors", route="both"),)), pair, "warn")
+
+
+def test_part_of_a_file_without_a_place_follows_the_policy(pair, loras, loras_folder, caplog):
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    _, tensors = loras("part", rank=4)
+    tensors["diffusion_model.blocks.99.self_attn.q.lora_A.weight"] = torch.ones(4, 128)
+    tensors["diffusion_model.blocks.99.self_attn.q.lora_B.weight"] = torch.ones(128, 4)
+    save_file(tensors, loras_folder / "part.safetensors")
+    stack = LoraStack((Row(lora="part.safetensors", route="high"),))
+    with pytest.raises(UserError, match=r"2 keys left over: no such layer.*blocks\.99"):
+        apply_stack(stack, pair, "error")
+    _, report = apply_stack(stack, pair, "warn")
+    assert "blocks.99" in caplog.text and (report.matched, report.total) == (3, 4)
+    caplog.clear()
+    apply_stack(stack, pair, "ignore")
+    assert caplog.text == ""
+
+
+def test_a_clone_of_a_loaded_model_can_be_injected(pair):
+    """The host tells a clone that it is injected already, although nothing of its own is in place."""
+    from tandem_wan.nodes.host.injection import with_adapters
+
+    model = pair["high_noise"]
+    first = with_adapters(model, [_random_set(1)])
+    expected = _out(first)
+    again = first.clone()
+    assert torch.equal(_out(again), expected)
+    more = with_adapters(again, [_random_set(2)])
+    assert not torch.equal(_out(more), expected)
+    assert torch.equal(_out(first), expected)
+
+
+@pytest.fixture
+def loras_folder(comfy, tmp_path, monkeypatch):
+    import folder_paths
+
+    entry = ([str(tmp_path)], folder_paths.folder_names_and_paths["loras"][1])
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", entry)
+    return tmp_path
+
+
+@pytest.fixture
+def loras(loras_folder):
+    """Writes a random LoRA on three layers; gives its name and tensors."""
+
+    def write(name, *, rank, alpha=None):
+        adapters = _random_set(sum(map(ord, name)), rank)
+        tensors = {}
+        for layer, adapter in adapters.items():
+            tensors[f"diffusion_model.{layer}.lora_A.weight"] = adapter.down.detach()
+            tensors[f"diffusion_model.{layer}.lora_B.weight"] = adapter.up.detach()
+            if alpha is not None:
+                tensors[f"diffusion_model.{layer}.alpha"] = torch.tensor(alpha)
+        save_file(tensors, loras_folder / f"{name}.safetensors")
+        return f"{name}.safetensors", tensors
+
+    return write
+
+
+def _random_set(seed, rank=4):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {LAYERS[0]: (128, 128), LAYERS[1]: (128, 256), LAYERS[2]: (128, 128)}
+    adapters = AdapterSet(
+        {
+            layer: LoraAdapter(
+                torch.randn(rank, inputs, generator=generator) / 16,
+                torch.randn(outputs, rank, generator=generator) / 4,
+                float(rank),
+            )
+            for layer, (inputs, outputs) in shapes.items()
+        }
+    )
+    for adapter in adapters.values():
+        adapter.requires_grad_(False)
+    return adapters
+
+
+def _product(tensors, layer):
+    key = f"diffusion_model.{layer}."
+    return tensors[f"{key}lora_B.weight"] @ tensors[f"{key}lora_A.weight"]
+
+
+def _weight(model, layer):
+    """The layer's effective weight (outputs, inputs): what it does to each unit vector, bias taken off."""
+    from comfy.model_management import load_models_gpu
+
+    with torch.inference_mode():
+        load_models_gpu([model])
+        module = model.model.diffusion_model.get_submodule(layer)
+        return (
+            module(torch.eye(module.in_features)) - module(torch.zeros(1, module.in_features))
+        ).T
+
+
+def _out(model):
+    from comfy.model_management import load_models_gpu
+
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(1, 36, 2, 8, 8, generator=generator)
+    context = torch.randn(1, 8, 64, generator=generator)
+    with torch.inference_mode():
+        load_models_gpu([model])
+        return model.model.diffusion_model(
+            x, torch.tensor([500.0]), context=context, transformer_options={}
+        ).clone()

@@ -9,7 +9,7 @@ RUN := $(PYTHON) dev/environment.py run
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1	/' | expand -t 16
 
-demo: ## train a miniature LoRA in the real ComfyUI and measure what it does
+demo: ## train a LoRA pair on real clips in the real ComfyUI and sample with it
 	$(RUN) dev demo
 
 host: ## start ComfyUI with this pack, miniature models and clips

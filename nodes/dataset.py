@@ -7,11 +7,18 @@ import logging
 from comfy_api.latest import io
 
 from ..training.captions import make_captions, parse_slots, parse_templates, write_captions
-from ..training.dataset import MEDIA, dataset_report, find_media, folder_stamp, load_dataset
+from ..training.dataset import (
+    MEDIA,
+    Dataset,
+    dataset_report,
+    find_media,
+    folder_stamp,
+    load_dataset,
+)
 from ..wan.shapes import checked_clip_size
 from . import sockets
 from .host.places import dataset_folder
-from .host.progress import Stages, node_text
+from .host.progress import counting, node_text
 
 logger = logging.getLogger("tandem.dataset")
 DEFAULT_TEMPLATE = "A person turns into a {trigger} while the camera stands still."
@@ -114,7 +121,13 @@ class TandemDataset(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str, media: str = "auto", **settings: object) -> str:
+    def fingerprint_inputs(
+        cls, folder: str | None, media: str | None = "auto", **settings: object
+    ) -> str | float:
+        if folder is None or media is None:
+            return float(
+                "nan"
+            )  # what comes over a link is not known yet: look into the folder each time
         return f"{folder_stamp(dataset_folder(folder), media)} {sorted(settings.items())}"
 
     @classmethod
@@ -129,14 +142,13 @@ class TandemDataset(io.ComfyNode):
         fps: int = 16,
     ) -> io.NodeOutput:
         size = checked_clip_size(width, height, frames)
-        stages = Stages(cls.hidden.unique_id)
         dataset = load_dataset(
             dataset_folder(folder),
             media,
             trigger=trigger,
             size=size,
             fps=float(fps),
-            on_file=stages.counting("looking at file"),
+            on_file=counting("looking at file", cls.hidden.unique_id),
         )
         report = dataset_report(dataset)
         for path, reason in dataset.skipped:
@@ -216,7 +228,7 @@ class TandemCaptionTemplate(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        dataset: object,
+        dataset: Dataset,
         templates: str = DEFAULT_TEMPLATE,
         slots: str = "",
         trigger: str = "",
@@ -235,7 +247,7 @@ class TandemCaptionTemplate(io.ComfyNode):
             f"{c.path.name}: {line}" for c, line in zip(dataset.clips, captions, strict=True)
         )
         if write == "write":
-            kept = write_captions(dataset.clips, captions)
+            kept = write_captions(dataset.folder, dataset.clips, captions)
             text += f"\nWritten; the old captions are in {kept.name}." if kept else "\nWritten."
         node_text(cls.hidden.unique_id, text)
         return io.NodeOutput(dataset.with_captions(captions, trigger), text)

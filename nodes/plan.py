@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..training.budget import make_plan, plan_summary
+from ..training.dataset import Dataset
 from ..training.presets import PRESET_NAMES
 from ..wan.families import FAMILIES
 from . import sockets
@@ -29,7 +30,7 @@ class TandemAutoParameters(io.ComfyNode):
                 io.Combo.Input(
                     "preset",
                     options=list(PRESET_NAMES),
-                    default="video effect",
+                    default=PRESET_NAMES[0],
                     tooltip="What the LoRA is to teach. motion: a movement. character: a person or thing. video "
                     "effect: a transformation. For example video effect.",
                 ),
@@ -50,7 +51,7 @@ class TandemAutoParameters(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, dataset: object, preset: str, family: str = "auto") -> io.NodeOutput:
+    def execute(cls, dataset: Dataset, preset: str, family: str = "auto") -> io.NodeOutput:
         plan = make_plan(dataset, preset, family)
         summary = plan_summary(plan, len(dataset.clips))
         node_text(cls.hidden.unique_id, summary)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 import comfy.samplers
 from comfy_api.latest import io
 
 from .host.progress import node_text
 from .host.sampling import Request, make_schedule, sample_pair, with_shift
 from .host.wan_models import require_pair, require_wan
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+Conditioning = list[list[Any]]
 
 
 class TandemDualSampler(io.ComfyNode):
@@ -121,10 +129,10 @@ class TandemDualSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model_high: object,
-        positive: object,
-        negative: object,
-        latent: dict,
+        model_high: ModelPatcher,
+        positive: Conditioning,
+        negative: Conditioning,
+        latent: Mapping[str, Any],
         seed: int = 0,
         steps: int = 20,
         cfg: float = 3.5,
@@ -134,7 +142,7 @@ class TandemDualSampler(io.ComfyNode):
         shift: float = 0.0,
         boundary: float = 0.0,
         denoise: float = 1.0,
-        model_low: object = None,
+        model_low: ModelPatcher | None = None,
     ) -> io.NodeOutput:
         require_wan(model_high, "model_high")
         if model_low is not None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..wan.families import FAMILIES, resolve_family
+from ..wan.families import FAMILIES
 from ..wan.lora_files import read_metadata, tandem_metadata
 from ..wan.lora_stack import LoraStack, Row, parse_rows
 from . import sockets
 from .host.places import lora_path
 from .host.progress import node_text
+from .host.setup import models_by_role
 from .host.stack import apply_stack
-from .host.wan_models import require_wan
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 
 class TandemLoraStack(io.ComfyNode):
@@ -62,7 +67,9 @@ class TandemLoraStack(io.ComfyNode):
     def fingerprint_inputs(cls, rows: str = "[]", **others: object) -> str:
         # A LoRA overwritten under its name is another LoRA.
         del others
-        stats = [lora_path(file).stat() for row in parse_rows(rows) for file in _files(row)]
+        stats = [
+            lora_path(file).stat() for row in parse_rows(rows) if row.on for file in _files(row)
+        ]
         return f"{rows} {[(s.st_mtime_ns, s.st_size) for s in stats]}"
 
     @classmethod
@@ -127,35 +134,26 @@ class TandemApplyStack(io.ComfyNode):
     def execute(
         cls,
         stack: LoraStack,
-        model_high: object = None,
-        model_low: object = None,
+        model_high: ModelPatcher | None = None,
+        model_low: ModelPatcher | None = None,
         family: str = "auto",
         unmatched: str = "error",
     ) -> io.NodeOutput:
-        given = {"model_high": model_high, "model_low": model_low}
-        given = {name: model for name, model in given.items() if model is not None}
-        for name, model in given.items():
-            require_wan(model, name)
-        roles = _roles(tuple(given), resolve_family(family, len(given)))
-        patched, report = apply_stack(
-            stack, {roles[name]: model for name, model in given.items()}, unmatched
-        )
+        models = models_by_role(family, model_high, model_low)
+        patched, report = apply_stack(stack, models, unmatched)
         text = report.text()
         node_text(cls.hidden.unique_id, text)
-        outputs = [
-            patched[roles[name]]
-            if name in roles
-            else ExecutionBlocker(f"Tandem Apply Stack: {name} is not connected.")
-            for name in ("model_high", "model_low")
-        ]
-        return io.NodeOutput(*outputs, text)
+        high = patched.get("high_noise") or (
+            patched.get("single") if model_high is not None else None
+        )
+        low = patched.get("low_noise") or (patched.get("single") if model_low is not None else None)
+        return io.NodeOutput(
+            high or _not_connected("model_high"), low or _not_connected("model_low"), text
+        )
 
 
-def _roles(sockets_given: tuple[str, ...], family: str) -> dict[str, str]:
-    if family == "single model":
-        return dict.fromkeys(sockets_given, "single")
-    names = {"model_high": "high_noise", "model_low": "low_noise"}
-    return {name: names[name] for name in sockets_given}
+def _not_connected(socket: str) -> ExecutionBlocker:
+    return ExecutionBlocker(f"Tandem Apply Stack: {socket} is not connected, so it gives nothing.")
 
 
 def _checked_rows(text: str) -> tuple[Row, ...]:

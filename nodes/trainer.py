@@ -12,16 +12,26 @@ from ..training.budget import plan_summary
 from ..training.job import Job, checked_name
 from ..training.plots import loss_plot
 from ..wan.errors import UserError
+from ..wan.lora_files import read_metadata, tandem_metadata
 from ..wan.lora_stack import LoraStack, Row
 from . import sockets
 from .host.places import lora_name
 from .host.progress import loss_line, node_text
-from .host.run import check_setup, open_run, run_in_prompt, run_warnings
+from .host.run import open_run, publish, run_in_prompt
+from .host.setup import check_setup
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from comfy.clip_vision import ClipVisionModel
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP, VAE
     from PIL import Image
+
+    from ..training.dataset import Dataset
+    from ..training.plan import TrainingPlan
+    from ..wan.families import Role
 
 MODES = ["wait", "background"]
 
@@ -86,37 +96,37 @@ class TandemTrainer(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        plan: object,
-        dataset: object,
-        clip: object,
-        vae: object,
+        plan: TrainingPlan,
+        dataset: Dataset,
+        clip: CLIP,
+        vae: VAE,
         name: str,
         mode: str = "wait",
-        model_high: object = None,
-        model_low: object = None,
-        clip_vision: object = None,
+        model_high: ModelPatcher | None = None,
+        model_low: ModelPatcher | None = None,
+        clip_vision: ClipVisionModel | None = None,
     ) -> io.NodeOutput:
         _require_wait(mode)
-        _refuse_clip_vision(clip_vision)
         setup = check_setup(
-            plan, dataset, model_high=model_high, model_low=model_low, clip=clip, vae=vae
+            plan,
+            dataset,
+            model_high=model_high,
+            model_low=model_low,
+            clip=clip,
+            vae=vae,
+            clip_vision=clip_vision,
         )
         job = open_run(setup, name)
         if job.state == "done":
+            publish(job)
             headline = f"{name} is trained already ({job.step} steps); nothing was done again."
         else:
             run_in_prompt(setup, job, cls.hidden.unique_id)
             headline = f"{name} is trained: {job.step} steps."
         picture = loss_plot(job.losses(), title=name, steps=job.plan.steps)
         _save_plot(job.folder / "loss.png", picture)
-        status = "\n".join(
-            [
-                headline,
-                loss_line(job.losses()),
-                plan_summary(setup.plan, len(dataset.clips)),
-                *run_warnings(setup),
-            ]
-        )
+        summary = plan_summary(setup.plan, len(dataset.clips))
+        status = "\n".join([headline, loss_line(job.losses()), summary, *setup.notes])
         node_text(cls.hidden.unique_id, "\n".join(status.splitlines()[:2]))
         return io.NodeOutput(job, status, ui=_preview(picture, cls))
 
@@ -172,19 +182,30 @@ class TandemJobResult(io.ComfyNode):
         # A job of mode `wait` is over when it arrives here, so `unfinished` has nothing to decide yet.
         del unfinished
         chosen = _pick_step(job, checkpoint, step)
-        files = {role: lora_name(job.store.file(chosen, role)) for role in job.plan.roles()}
-        high, low = files.get("high_noise", files.get("single", "")), files.get("low_noise", "")
-        stack = LoraStack((Row(lora=high, lora_low=low or None),))
-        report = (
-            f"{job.name}, step {chosen} of {job.plan.steps}: {high}{' and ' + low if low else ''}"
-        )
+        paths: dict[Role, Path] = {role: job.store.file(chosen, role) for role in job.plan.roles()}
+        files: dict[Role, str] = {role: lora_name(path) for role, path in paths.items()}
+        report = f"{job.name}, step {chosen} of {job.plan.steps}: {' and '.join(files.values())}"
         if checkpoint == "best":
             report += (
                 "\nbest is the last checkpoint: there is no held-out loss to tell a better one."
             )
         report += f"\nCheckpoints: {', '.join(map(str, job.store.steps()))}"
         node_text(cls.hidden.unique_id, report)
-        return io.NodeOutput(stack, high, low, report)
+        high = files.get("high_noise") or files.get("single", "")
+        stack = _stack(files, _trigger(next(iter(paths.values()))))
+        return io.NodeOutput(stack, high, files.get("low_noise", ""), report)
+
+
+def _stack(files: Mapping[Role, str], trigger: str) -> LoraStack:
+    """A pair is one row of two files; a lone file finds its expert by its metadata."""
+    first, *others = files.values()
+    return LoraStack(
+        (Row(lora=first, lora_low=others[0] if others else None),), (trigger,) if trigger else ()
+    )
+
+
+def _trigger(path: Path) -> str:
+    return str(tandem_metadata(read_metadata(path)).get("trigger", ""))
 
 
 def _require_wait(mode: str) -> None:
@@ -193,15 +214,6 @@ def _require_wait(mode: str) -> None:
             f"mode is {mode}.",
             "It can be wait; the background run is not there yet.",
             "Set mode to wait.",
-        )
-
-
-def _refuse_clip_vision(clip_vision: object) -> None:
-    if clip_vision is not None:
-        raise UserError(
-            "clip_vision is connected.",
-            "Training with image features (Wan 2.1 image-to-video) is not there yet.",
-            "Disconnect it; Wan 2.2 does not use it.",
         )
 
 

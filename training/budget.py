@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..wan.families import A14B, AUTO, BOUNDARIES, Role
+from ..wan.families import AUTO, BOUNDARIES, Role
 from .dataset import Dataset
 from .plan import TrainingPlan
 from .presets import PRESETS, Preset
@@ -21,7 +21,7 @@ def make_plan(
     steps = plan_steps(preset_name, num_clips)
     return TrainingPlan(
         preset=preset_name,
-        family=A14B if family == AUTO else family,
+        family=family,
         boundary=BOUNDARIES["i2v"],
         steps=steps,
         batch=min(preset.batch, num_clips),

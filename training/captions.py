@@ -79,8 +79,9 @@ def make_captions(
     return captions
 
 
-def write_captions(clips: Sequence[Clip], captions: Sequence[str]) -> Path | None:
-    """Writes each caption beside its clip, whole or not at all; the old ones move to a dated folder.
+def write_captions(folder: Path, clips: Sequence[Clip], captions: Sequence[str]) -> Path | None:
+    """Writes each caption beside its clip, whole or not at all; the old ones go to a dated folder
+    inside `folder`, under the same relative names.
 
     Returns that folder, or None when there were no old captions to keep.
     """
@@ -93,8 +94,10 @@ def write_captions(clips: Sequence[Clip], captions: Sequence[str]) -> Path | Non
     kept = None
     for path, text in changed:
         if path.is_file():
-            kept = kept or _dated_folder(path.parent)
-            _replace(kept / path.name, path.read_bytes())
+            kept = kept or _dated_folder(folder)
+            old = kept / path.relative_to(folder)
+            old.parent.mkdir(parents=True, exist_ok=True)
+            _replace(old, path.read_bytes())
         _replace(path, f"{text}\n".encode())
     return kept
 
@@ -102,12 +105,12 @@ def write_captions(clips: Sequence[Clip], captions: Sequence[str]) -> Path | Non
 def _fill(
     text: str, slots: Mapping[str, Sequence[str]], clip: Clip, trigger: str, chooser: random.Random
 ) -> str:
-    text = fill_trigger(text, trigger, f"The template {text!r}")
-
     def choice(match: re.Match[str]) -> str:
         name = match[1].strip()
         if name == "filename":
             return clip.path.stem
+        if name == "trigger":
+            return match[0]  # filled last, so that a slot's choices may hold it
         if name not in slots:
             raise UserError(
                 f"The template {text!r} has the slot {{{name}}}, which has no choices.",
@@ -116,7 +119,7 @@ def _fill(
             )
         return chooser.choice(list(slots[name]))
 
-    return _SLOT.sub(choice, text)
+    return fill_trigger(_SLOT.sub(choice, text), trigger, f"The template {text!r}")
 
 
 def _dated_folder(parent: Path) -> Path:

@@ -54,13 +54,15 @@ class CheckpointStore:
         beside.mkdir(parents=True)
         try:
             for role, trainer in trainers.items():
-                path = beside / self.file(step, role).name
                 save_file(
                     adapter_tensors(trainer.adapters),
-                    path,
+                    beside / f"{role}.part",
                     metadata=_lora_metadata(metadata, role, step, trainer),
                 )
             save_file(_resume_tensors(trainers), beside / STATE_FILE)
+            # Named as LoRAs last: the host lists .safetensors in hidden folders too.
+            for role in trainers:
+                os.replace(beside / f"{role}.part", beside / self.file(step, role).name)
             os.replace(beside, target)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -69,7 +71,12 @@ class CheckpointStore:
                 (self._step_folder(earlier) / STATE_FILE).unlink(missing_ok=True)
 
     def resume(self, trainers: Mapping[Role, ExpertTrainer]) -> int:
-        """Loads the newest checkpoint that can be resumed into the trainers; returns its step, or 0."""
+        """Loads the newest checkpoint that can be resumed into the trainers; returns its step, or 0.
+
+        Clears away what a killed run was writing.
+        """
+        for unfinished in self.folder.glob(".step_*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
         for step in reversed(self.steps()):
             state = self._step_folder(step) / STATE_FILE
             if state.is_file():
@@ -80,8 +87,10 @@ class CheckpointStore:
     def publish(self, step: int, roles: tuple[Role, ...], target: Path) -> dict[Role, Path]:
         """Copies a step's files to `target` as NAME_high_noise and NAME_low_noise: copied beside, then renamed."""
         target.mkdir(parents=True, exist_ok=True)
-        beside = {role: target / f".{self.name}.{role}.{secrets.token_hex(4)}" for role in roles}
-        final = {role: target / lora_file_name(self.name, role) for role in roles}
+        beside: dict[Role, Path] = {
+            role: target / f".{self.name}.{role}.{secrets.token_hex(4)}" for role in roles
+        }
+        final: dict[Role, Path] = {role: target / lora_file_name(self.name, role) for role in roles}
         try:
             for role, path in beside.items():
                 shutil.copyfile(self.file(step, role), path)

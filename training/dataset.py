@@ -6,15 +6,17 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from ..wan.errors import UserError
-from ..wan.shapes import ClipSize
+from ..wan.shapes import FRAMES_PER_CELL, ClipSize
 from ..wan.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe
 
-Media = Literal["auto", "video", "image"]
-MEDIA: tuple[Media, ...] = ("auto", "video", "image")
+MEDIA = ("auto", "video", "image")
+SHOWN_REASONS = 5
 TRIGGER_SLOT = "{trigger}"
+SHORTEST_PART = 0.5
+"""A shorter clip is used at its own length, down to this part of the frames that are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class Clip:
     path: Path
     caption: str
     frames: int
-    """Frames that training uses: the dataset's, or 1 for a picture."""
+    """Frames that training uses: the dataset's, fewer if the clip is shorter, 1 for a picture. 4k+1."""
     digest: str
     """SHA-256 of the file's content."""
 
@@ -65,7 +67,7 @@ class Dataset:
         return replace(self, clips=clips, trigger=trigger)
 
 
-def find_media(folder: Path, media: Media) -> list[Path]:
+def find_media(folder: Path, media: str) -> list[Path]:
     """Video and picture files below `folder`, in the order of their names.
 
     Raises `UserError` when the folder is not there or holds none.
@@ -103,7 +105,7 @@ def find_media(folder: Path, media: Media) -> list[Path]:
 
 def load_dataset(
     folder: Path,
-    media: Media,
+    media: str,
     *,
     trigger: str,
     size: ClipSize,
@@ -123,9 +125,10 @@ def load_dataset(
             on_file(done, len(paths))
     if not clips:
         raise UserError(
-            f"None of the {len(paths)} files in {folder} can be used; the first: {skipped[0].reason}",
+            f"None of the {len(paths)} files in {folder} can be used: "
+            + " ".join(reason for _, reason in skipped[:SHOWN_REASONS]),
             f"A clip needs {size.frames} frames at {fps:g} fps, a picture needs to be readable.",
-            "See each reason in the log, and mend the files or lower frames.",
+            "Mend the files, choose others, or lower frames.",
         )
     return Dataset(
         folder=folder,
@@ -158,9 +161,16 @@ def dataset_report(dataset: Dataset) -> str:
         f"at {size.width}x{size.height}, {size.frames} frames, {dataset.fps:g} fps"
         f" ({size.frames / dataset.fps:.2f} s)"
     ]
+    if short := [clip for clip in dataset.clips if 1 < clip.frames < size.frames]:
+        named = ", ".join(f"{clip.path.name} ({clip.frames})" for clip in short[:SHOWN_REASONS])
+        lines.append(f"Shorter than {size.frames} frames, used at their own length: {named}")
     lines += [f"Skipped {path.name}: {reason}" for path, reason in dataset.skipped]
     if without := [clip.path.name for clip in dataset.clips if not clip.caption]:
         lines.append(f"No caption: {', '.join(without[:5])}{' ...' if len(without) > 5 else ''}")
+    if waiting := unfilled_captions(dataset):
+        lines.append(
+            f"{TRIGGER_SLOT} waits for a trigger in the captions of: {', '.join(waiting[:SHOWN_REASONS])}"
+        )
     if dataset.trigger:
         named = sum(dataset.trigger in clip.caption for clip in dataset.clips)
         lines.append(
@@ -169,7 +179,12 @@ def dataset_report(dataset: Dataset) -> str:
     return "\n".join(lines)
 
 
-def folder_stamp(folder: Path, media: Media) -> str:
+def unfilled_captions(dataset: Dataset) -> list[str]:
+    """Clips whose caption still holds `{trigger}`, because no trigger is set yet."""
+    return [clip.path.name for clip in dataset.clips if TRIGGER_SLOT in clip.caption]
+
+
+def folder_stamp(folder: Path, media: str) -> str:
     """Changes when a file or a caption is added, removed or written: cheap enough for every prompt."""
     digest = hashlib.sha256()
     for path in find_media(folder, media):
@@ -182,15 +197,18 @@ def folder_stamp(folder: Path, media: Media) -> str:
 
 def _clip(path: Path, *, size: ClipSize, fps: float, trigger: str) -> Clip:
     frames = 1 if path.suffix.lower() in IMAGE_SUFFIXES else size.frames
-    info = probe(path, fps=fps, max_frames=frames)
-    if info.frames < frames:
+    found = probe(path, fps=fps, max_frames=frames).frames
+    usable = min(frames, (found - 1) // FRAMES_PER_CELL * FRAMES_PER_CELL + 1)
+    if usable < frames * SHORTEST_PART:
         raise UserError(
-            f"{path.name} gives {info.frames} frames at {fps:g} fps.",
-            f"The dataset asks for {frames} ({frames / fps:.2f} s).",
+            f"{path.name} gives {found} frames at {fps:g} fps.",
+            f"The dataset asks for {frames} ({frames / fps:.2f} s) and takes clips down to half of it.",
             "Use a longer clip, or fewer frames.",
         )
-    caption = fill_trigger(_caption(path), trigger, f"The caption of {path.name}")
-    return Clip(path=path, caption=caption, frames=frames, digest=_sha256(path))
+    caption = _caption(path)
+    if trigger:
+        caption = fill_trigger(caption, trigger, f"The caption of {path.name}")
+    return Clip(path=path, caption=caption, frames=usable, digest=_sha256(path))
 
 
 def _caption(path: Path) -> str:

@@ -129,10 +129,13 @@ def open_job(root: Path, identity: Identity) -> Job:
             f"A run called {identity.name!r} exists already, and it is another one: "
             f"{'; '.join(_differences(identity, record['identity']))}.",
             "A name belongs to one plan, one dataset and one base model.",
-            f"Choose another name, or move the folder {folder} away.",
+            f"Choose another name, or move the folder {folder} away, and the run's files in the loras folder.",
         )
-    state: State = "cut off" if record["state"] == "running" else record["state"]
-    return Job(folder, identity, state, record["step"])
+    job = Job(folder, identity, "cut off", record["step"])
+    # A finished run whose checkpoints were deleted has nothing to give: it is done again.
+    if record["state"] != "running" and (record["state"] != "done" or job.store.steps()):
+        job.state = record["state"]
+    return job
 
 
 def _differences(identity: Identity, before: Mapping[str, object]) -> list[str]:

@@ -36,7 +36,7 @@ class ExpertTrainer:
 
     def __init__(self, plan: TrainingPlan, expert: Expert, clips: Sequence[EncodedClip]) -> None:
         self.plan, self.expert, self.clips = plan, expert, clips
-        self.role = expert.role
+        self.role: Role = expert.role
         self.adapters = _fresh_adapters(plan, expert)
         self.optimizer = build_optimizer(
             self.adapters.parameters(), plan.optimizer, plan.rates(self.role)
@@ -128,8 +128,8 @@ def train(
                 end = "done"
     except stop_signals:
         end = "done" if done == plan.steps else "stopped"
-    except UserError:
-        # The weights are those of the last good step: keep them before the error is shown.
+    except Exception:
+        # Out of memory, a broken number, a full disk: the weights are those of the last whole step.
         save(done, trainers)
         raise
     save(done, trainers)

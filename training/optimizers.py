@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -76,13 +76,13 @@ class Automagic(torch.optim.Optimizer):
         super().__init__(parameters, defaults)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One update of every weight that has a gradient."""
-        del closure
+        assert closure is None, "the loop computes the loss"
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._update(weight, group)
+                    self._update(weight, weight.grad, group)
 
     def mean_rate(self) -> float:
         """Average of all weights' rates; the starting rate before the first step."""
@@ -91,14 +91,14 @@ class Automagic(torch.optim.Optimizer):
             return self.param_groups[0]["rate"]
         return float(sum(r.sum() for r in rates) / sum(r.numel() for r in rates))
 
-    def _update(self, weight: nn.Parameter, group: dict) -> None:
+    def _update(self, weight: nn.Parameter, grad: torch.Tensor, group: dict) -> None:
         state = self.state[weight]
         if not state:
             state["rate"] = torch.full_like(weight, group["rate"])
             state["rows"] = torch.zeros_like(weight[:, 0])
             state["columns"] = torch.zeros_like(weight[0])
             state["rising"] = torch.zeros_like(weight, dtype=torch.int8)
-        update = _adafactor_update(weight.grad, state, group["beta2"])
+        update = _adafactor_update(grad, state, group["beta2"])
         update /= (update.square().mean().sqrt() / group["clip"]).clamp(min=1.0)
         rising = (update > 0).to(torch.int8) * 2 - 1
         agree = torch.where(rising == state["rising"], group["bump"], -group["bump"])

@@ -12,6 +12,7 @@ from ..wan.errors import UserError
 from ..wan.families import A14B, AUTO, BOUNDARIES, FAMILIES, ROLES, Role
 
 PLAN_VERSION = 1
+TRAINED = ("both", "high", "low")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,10 @@ class TrainingPlan:
 
     version: int = PLAN_VERSION
     preset: str = "video effect"
-    family: str = A14B
+    family: str = AUTO
+    """`auto` plans for Wan 2.2 A14B; what is connected to the trainer decides."""
+    train: str = "both"
+    """Which of A14B's experts: both, high or low."""
     task: str = "i2v"
     boundary: float = BOUNDARIES["i2v"]
     """Sigma at and above which the high-noise expert works."""
@@ -98,16 +102,24 @@ class TrainingPlan:
             "between 0 and 1 (0.9 for I2V, 0.875 for T2V)",
         )
         _check(self.shift > 0, "shift", self.shift, "above 0 (5 for Wan 2.2 I2V)")
+        _check(self.train in TRAINED, "train", self.train, f"one of {', '.join(TRAINED)}")
         _check(self.family in FAMILIES, "family", self.family, f"one of {', '.join(FAMILIES)}")
         for name, rates in (("high", self.high), ("low", self.low)):
             _check(rates.rate > 0, f"{name}.rate", rates.rate, "above 0")
 
     def roles(self) -> tuple[Role, ...]:
         """The experts that this plan trains."""
-        return ROLES[A14B if self.family == AUTO else self.family]
+        roles = ROLES[A14B if self.family == AUTO else self.family]
+        return (
+            roles
+            if self.train == "both"
+            else tuple(r for r in roles if r in (f"{self.train}_noise", "single"))
+        )
 
     def rates(self, role: Role) -> RateSettings:
-        """A single model takes the high expert's settings."""
+        """A single model takes the settings of the expert that leads."""
+        if role == "single":
+            return max(self.high, self.low, key=lambda rates: rates.rate)
         return self.low if role == "low_noise" else self.high
 
 

@@ -17,6 +17,7 @@ class EncodedClip:
     x0: (channels, frames, height, width), normalised latent.
     context: (tokens, width), text embedding.
     mask, image_latent: (4 or channels, frames, height, width), or None for text-to-video.
+    clip_vision: (tokens, width), image features of the first frame, where the model takes them.
     """
 
     name: str
@@ -24,6 +25,7 @@ class EncodedClip:
     context: torch.Tensor
     mask: torch.Tensor | None = None
     image_latent: torch.Tensor | None = None
+    clip_vision: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +39,16 @@ class Batch:
 
 def stack_batch(clips: Sequence[EncodedClip], device: torch.device) -> Batch:
     """(batch, ...) tensors of `clips`, which have one shape."""
+
+    def stacked(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+        present = [tensor for tensor in tensors if tensor is not None]
+        return torch.stack(present).to(device) if present else None
+
+    mask, latent = stacked([c.mask for c in clips]), stacked([c.image_latent for c in clips])
     condition = None
-    if clips[0].mask is not None:
-        condition = ImageCondition(
-            mask=torch.stack([clip.mask for clip in clips]).to(device),
-            latent=torch.stack([clip.image_latent for clip in clips]).to(device),
-        )
+    if mask is not None and latent is not None:
+        features = stacked([c.clip_vision for c in clips])
+        condition = ImageCondition(mask=mask, latent=latent, clip_vision=features)
     return Batch(
         x0=torch.stack([clip.x0 for clip in clips]).to(device),
         context=torch.stack([clip.context for clip in clips]).to(device),

@@ -27,7 +27,9 @@ def role_at(plan: TrainingPlan, step: int) -> Role:
     if len(roles) == 1:
         return roles[0]
     turn, share = step // plan.swap_every, share_above(plan.boundary, plan.shift)
-    return "high_noise" if math.ceil((turn + 1) * share) > math.ceil(turn * share) else "low_noise"
+    # Whole turns of the high expert up to here; the offset lets it begin and keeps short runs near the share.
+    first, after = (math.floor(n * share + 1 - share / 2) for n in (turn, turn + 1))
+    return "high_noise" if after > first else "low_noise"
 
 
 def expert_steps(plan: TrainingPlan) -> dict[Role, int]:

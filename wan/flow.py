@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import overload
 
 import torch
-
-Number = TypeVar("Number", float, torch.Tensor)
 
 
 def mix(x0: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -20,12 +18,20 @@ def velocity_target(x0: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     return noise - x0
 
 
-def warp(u: Number, shift: float) -> Number:
+@overload
+def warp(u: float, shift: float) -> float: ...
+@overload
+def warp(u: torch.Tensor, shift: float) -> torch.Tensor: ...
+def warp(u: float | torch.Tensor, shift: float) -> float | torch.Tensor:
     """Sigma of the uniform position `u` in [0, 1]: s u / (1 + (s - 1) u) (Esser et al. 2024, eq. 23)."""
     return shift * u / (1 + (shift - 1) * u)
 
 
-def unwarp(sigma: Number, shift: float) -> Number:
+@overload
+def unwarp(sigma: float, shift: float) -> float: ...
+@overload
+def unwarp(sigma: torch.Tensor, shift: float) -> torch.Tensor: ...
+def unwarp(sigma: float | torch.Tensor, shift: float) -> float | torch.Tensor:
     """The uniform position that `warp` takes to `sigma`."""
     return sigma / (shift - (shift - 1) * sigma)
 

@@ -27,6 +27,7 @@ class FileReport:
     ranks: tuple[int, ...]
     alphas: tuple[float, ...]
     leftovers: tuple[Leftover, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def fatal(self) -> tuple[Leftover, ...]:
@@ -56,6 +57,7 @@ class FileReport:
             lines.append(
                 f"  {count} keys left over: {cause}{f' ({detail})' if detail else ''}, for example {example}"
             )
+        lines += [f"  Warning: {warning}" for warning in self.warnings]
         if harmless := len(self.leftovers) - len(self.fatal):
             lines.append(
                 f"  {harmless} keys of Wan 2.1's image encoder have no place here: harmless"
@@ -89,7 +91,13 @@ class LoadReport:
 
 
 def file_report(
-    matched: MatchedLora, *, file: str, expert: Role, reason: str, strength: float
+    matched: MatchedLora,
+    *,
+    file: str,
+    expert: Role,
+    reason: str,
+    strength: float,
+    warnings: tuple[str, ...] = (),
 ) -> FileReport:
     """The report of one file that was held against one expert."""
     adapters = matched.adapters.values()
@@ -104,4 +112,5 @@ def file_report(
         ranks=tuple(sorted({adapter.rank for adapter in adapters})),
         alphas=tuple(sorted({adapter.alpha for adapter in adapters})),
         leftovers=matched.leftovers,
+        warnings=warnings,
     )

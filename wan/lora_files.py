@@ -42,15 +42,15 @@ def write_safetensors(
         beside.unlink(missing_ok=True)
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The file's metadata, from its header alone."""
-    with _opened(path) as file:
+def read_metadata(path: Path, what: str = "LoRA") -> dict[str, str]:
+    """The file's metadata, from its header alone; `what` it should be, for the error."""
+    with _opened(path, what) as file:
         return dict(file.metadata() or {})
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Every tensor of the file, on the CPU."""
-    with _opened(path):
+    with _opened(path, "LoRA"):
         return load_file(path)
 
 
@@ -63,11 +63,11 @@ def tandem_metadata(metadata: Mapping[str, str]) -> dict[str, object]:
     return entry if isinstance(entry, dict) else {}
 
 
-def _opened(path: Path) -> safetensors.safe_open:
+def _opened(path: Path, what: str) -> safetensors.safe_open:
     if path.suffix.lower() not in (".safetensors", ".sft"):
         raise UserError(
             f"{path.name} is a {path.suffix or 'nameless'} file.",
-            "LoRAs are read from .safetensors files, which cannot carry code.",
+            f"A {what} is read from a .safetensors file, which cannot carry code.",
             "Convert it to safetensors with the program that wrote it.",
         )
     try:
@@ -75,10 +75,10 @@ def _opened(path: Path) -> safetensors.safe_open:
     except FileNotFoundError:
         raise UserError(
             f"{path} is not there.",
-            "A LoRA is a file in a loras folder.",
+            f"A {what} is a file in a folder of models.",
             "Check the name, or copy the file there.",
         ) from None
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
             f"{path.name} cannot be read as safetensors ({error}).",
             "A whole safetensors file has a header and all the bytes that the header names.",

@@ -12,7 +12,7 @@ from .adapters import AdapterSet, LoraAdapter
 from .expert import LinearShape
 
 Part = Literal["down", "up", "alpha"]
-Cause = Literal["no such layer", "half a pair", "shape", "unknown kind of key"]
+Cause = Literal["no such layer", "half a pair", "shape", "layer named twice", "unknown kind of key"]
 
 SUFFIXES: tuple[tuple[str, Part], ...] = (
     (".lora_A.default.weight", "down"),
@@ -85,10 +85,11 @@ def match_lora(
     for stem, parts in modules.items():
         layer = names.layer(stem)
         problem = _problem(parts, layers.get(layer) if layer else None)
+        if layer in adapters:
+            problem = ("layer named twice", f"{layer} in two spellings")
         if problem:
-            cause, detail = problem
-            leftovers.extend(Leftover(key, cause, detail) for key, _ in parts.values())
-        else:
+            leftovers.extend(Leftover(key, *problem) for key, _ in parts.values())
+        elif layer:
             adapters[layer] = _adapter(parts)
     return MatchedLora(AdapterSet(adapters), len(modules), tuple(leftovers), _layout(modules))
 

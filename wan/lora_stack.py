@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -130,6 +131,8 @@ _FIELD_TYPES: tuple[tuple[str, tuple[type, ...], str], ...] = (
 
 
 def _is(value: object, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
     return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
 
 
@@ -155,13 +158,14 @@ def expert_in_name(name: str) -> Literal["high", "low"] | None:
     return "high" if high else "low"
 
 
-def decide_route(row: Row, metadata_expert: str | None) -> tuple[Route, str]:
+def decide_route(row: Row, metadata_expert: object) -> tuple[Route, str]:
     """Where a row without `lora_low` goes, and the reason: route, then metadata, then the file's name."""
     if row.route != "auto":
         return row.route, f"route is {row.route}"
     if metadata_expert in ("high_noise", "low_noise"):
-        side: Route = "high" if metadata_expert == "high_noise" else "low"
-        return side, f"its metadata says {metadata_expert}"
+        return (
+            "high" if metadata_expert == "high_noise" else "low"
+        ), f"its metadata says {metadata_expert}"
     if side := expert_in_name(row.lora):
         return side, f"its name says {side}"
     return "both", "neither its metadata nor its name speaks of one expert"

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
+import av.container
+import av.error
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -19,7 +21,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class ClipInfo(NamedTuple):
-    """What a file holds: frames that can be had at the asked rate, and its own size and rate."""
+    """What a file holds: frames that can be had at the asked rate, its size as shown, its own rate."""
 
     frames: int
     width: int
@@ -36,16 +38,16 @@ def probe(path: Path, *, fps: float, max_frames: int) -> ClipInfo:
     with _opened(path) as container:
         rate = float(container.streams.video[0].average_rate or 0)
         for frame in _frames_at(container, fps, max_frames, path):
-            count, width, height = count + 1, frame.width, frame.height
+            count += 1
+            if count == 1:
+                height, width = _picture(frame, container).shape[:2]
     return ClipInfo(count, width, height, rate)
 
 
 def read_clip(path: Path, size: ClipSize, *, fps: float) -> torch.Tensor:
     """(frames, height, width, 3) float32 in [0, 1]: scaled to cover `size`, then cut in the middle."""
     with _opened(path) as container:
-        pictures = [
-            f.to_ndarray(format="rgb24") for f in _frames_at(container, fps, size.frames, path)
-        ]
+        pictures = [_picture(f, container) for f in _frames_at(container, fps, size.frames, path)]
     if len(pictures) < size.frames:
         raise UserError(
             f"{path.name} has {len(pictures)} frames at {fps:g} fps.",
@@ -67,6 +69,13 @@ def fit_frames(pictures: torch.Tensor, size: ClipSize) -> torch.Tensor:
     top, left = (inner[0] - size.height) // 2, (inner[1] - size.width) // 2
     video = video[:, :, top : top + size.height, left : left + size.width]
     return video.permute(0, 2, 3, 1).contiguous()
+
+
+def _picture(frame: av.VideoFrame, container: av.container.InputContainer) -> np.ndarray:
+    """(height, width, 3) uint8 as a player shows it: square pixels, and upright if a phone was held upright."""
+    pixel_aspect = float(container.streams.video[0].sample_aspect_ratio or 1)
+    width = max(1, round(frame.width * pixel_aspect))
+    return np.rot90(frame.to_ndarray(format="rgb24", width=width), frame.rotation // 90)
 
 
 def _opened(path: Path) -> av.container.InputContainer:

@@ -42,7 +42,7 @@ def normal_weights(network: nn.Module) -> Iterator[None]:
     try:
         for module in network.modules():
             for name, weight in module._parameters.items():
-                if _can_be_aliased(weight):
+                if weight is not None and _can_be_aliased(weight):
                     replaced.append((module, name, weight))
                     module._parameters[name] = nn.Parameter(_alias(weight), requires_grad=False)
         yield
@@ -51,9 +51,9 @@ def normal_weights(network: nn.Module) -> Iterator[None]:
             module._parameters[name] = weight
 
 
-def _can_be_aliased(weight: nn.Parameter | None) -> bool:
+def _can_be_aliased(weight: nn.Parameter) -> bool:
     # Quantised tensors are subclasses without storage of their own; their backward works as it is.
-    return weight is not None and weight.is_inference() and type(weight.data) is torch.Tensor
+    return weight.is_inference() and type(weight.data) is torch.Tensor
 
 
 def _alias(weight: torch.Tensor) -> torch.Tensor:

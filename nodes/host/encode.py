@@ -7,27 +7,22 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...training.dataset import Clip, Dataset
+from ...training.dataset import Clip
 from ...training.samples import EncodedClip
 from ...wan.conditions import start_frame_mask, start_frame_video
 from ...wan.errors import UserError
-from ...wan.families import Task
-from ...wan.shapes import latent_size
+from ...wan.shapes import LatentSize
 from ...wan.video import read_clip
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
 
+    from .setup import Setup
+
 
 def encode_dataset(
-    dataset: Dataset,
-    clip: CLIP,
-    vae: VAE,
-    model: ModelPatcher,
-    *,
-    task: Task,
-    on_clip: Callable[[int, int], None] | None = None,
+    setup: Setup, *, on_clip: Callable[[int, int], None] | None = None
 ) -> list[EncodedClip]:
     """Every clip as normalised latents, first-frame conditioning and text embedding.
 
@@ -35,12 +30,12 @@ def encode_dataset(
     """
     encoded = []
     contexts: dict[str, torch.Tensor] = {}
-    for done, item in enumerate(dataset.clips, 1):
+    for done, item in enumerate(setup.dataset.clips, 1):
         if item.caption not in contexts:
-            contexts[item.caption] = encode_text(clip, item.caption)
-        encoded.append(_encode_clip(dataset, item, contexts[item.caption], vae, model, task))
+            contexts[item.caption] = encode_text(setup.clip, item.caption)
+        encoded.append(_encode_clip(setup, item, contexts[item.caption]))
         if on_clip:
-            on_clip(done, len(dataset.clips))
+            on_clip(done, len(setup.dataset.clips))
     return encoded
 
 
@@ -66,22 +61,30 @@ def image_condition(
     # The VAE gives the mode of its distribution, never a sample: equal clips have equal conditions.
     video = start_frame_video(pixels[0], pixels.shape[0])
     latent = _encoded(video, vae, model)
-    return start_frame_mask(latent.shape[-3:])[0], latent
+    return start_frame_mask(LatentSize(*latent.shape[-3:]))[0], latent
 
 
-def _encode_clip(
-    dataset: Dataset, item: Clip, context: torch.Tensor, vae: VAE, model: ModelPatcher, task: Task
-) -> EncodedClip:
-    size = dataset.clip_size(item)
-    pixels = read_clip(item.path, size, fps=dataset.fps)
-    x0 = _encoded(pixels, vae, model)
-    channels = model.model.latent_format.latent_channels
-    if channels == 16 and tuple(x0.shape[-3:]) != latent_size(size):
-        raise AssertionError(f"the VAE gave {tuple(x0.shape)} for {size}")
-    if task == "t2v":
+def _encode_clip(setup: Setup, item: Clip, context: torch.Tensor) -> EncodedClip:
+    size = setup.dataset.clip_size(item)
+    pixels = read_clip(item.path, size, fps=setup.dataset.fps)
+    x0 = _encoded(pixels, setup.vae, setup.any_model)
+    if setup.task == "t2v":
         return EncodedClip(name=item.path.name, x0=x0, context=context)
-    mask, latent = image_condition(pixels, vae, model)
-    return EncodedClip(name=item.path.name, x0=x0, context=context, mask=mask, image_latent=latent)
+    mask, latent = image_condition(pixels, setup.vae, setup.any_model)
+    return EncodedClip(
+        name=item.path.name,
+        x0=x0,
+        context=context,
+        mask=mask,
+        image_latent=latent,
+        clip_vision=_image_features(setup, pixels[:1]),
+    )
+
+
+def _image_features(setup: Setup, first_frame: torch.Tensor) -> torch.Tensor | None:
+    if setup.clip_vision is None:
+        return None
+    return _normal(setup.clip_vision.encode_image(first_frame).penultimate_hidden_states)[0]
 
 
 def _encoded(pixels: torch.Tensor, vae: VAE, model: ModelPatcher) -> torch.Tensor:

@@ -35,7 +35,8 @@ class HostExpert:
         *,
         checkpoint_blocks: bool = True,
     ) -> None:
-        self.role, self.sigma_range = role, sigma_range
+        self.role: Role = role
+        self.sigma_range = sigma_range
         self._model = model
         self._network = require_wan(model, f"model ({role})")
         self._checkpoint_blocks = checkpoint_blocks
@@ -81,11 +82,18 @@ class HostExpert:
     ) -> torch.Tensor:
         patcher = self._clone or self._model
         dtype = patcher.model.get_dtype_inference()
-        x = x_t if image_condition is None else torch.cat([x_t, image_condition.channels()], dim=1)
+        features = None
+        if image_condition is not None:
+            x_t = torch.cat([x_t, image_condition.channels()], dim=1)
+            features = image_condition.clip_vision
         timestep = patcher.get_model_object("model_sampling").timestep(sigma).float()
         options = {"optimized_attention_override": _attention_override(attention, sigma)}
         velocity = self._network(
-            x.to(dtype), timestep, context=context.to(dtype), transformer_options=options
+            x_t.to(dtype),
+            timestep,
+            context=context.to(dtype),
+            clip_fea=None if features is None else features.to(dtype),
+            transformer_options=options,
         )
         return velocity.float()
 
@@ -112,9 +120,9 @@ def _recomputing(forward: Callable[..., torch.Tensor], index: int) -> Callable[.
         # The host writes the index of the block at hand into one shared dict; by the time of the backward
         # pass it names the last block, so every block keeps its own.
         options = {**transformer_options, "block_index": index}
-        return checkpoint(
-            forward, *args, transformer_options=options, use_reentrant=False, **kwargs
-        )
+        out = checkpoint(forward, *args, transformer_options=options, use_reentrant=False, **kwargs)
+        assert out is not None
+        return out
 
     return recomputed
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import time
+from collections.abc import Callable
 
 import comfy.utils
+from PIL import Image
 from server import PromptServer
 
 from ...training.events import Event, StepDone
@@ -13,7 +14,7 @@ from ...training.job import Job
 from ...training.plots import loss_plot
 from ...wan.families import Role
 
-logger = logging.getLogger("tandem")
+Curves = dict[Role, list[tuple[int, float]]]
 TEXT_EVERY_S = 0.5
 PLOT_EVERY_S = 5.0
 
@@ -33,7 +34,11 @@ class TrainingProgress:
     def __init__(self, node_id: str | None, job: Job) -> None:
         self.node_id, self.job = node_id, job
         self.bar = comfy.utils.ProgressBar(job.plan.steps, node_id=node_id)
-        self.curves = job.losses()
+        # Steps after the checkpoint that a cut-off run goes on from are done again.
+        self.curves: Curves = {
+            role: [point for point in points if point[0] <= job.step]
+            for role, points in job.losses().items()
+        }
         self._began, self._first_step = time.monotonic(), job.step
         self._last_text = self._last_plot = 0.0
 
@@ -53,7 +58,7 @@ class TrainingProgress:
             picture = ("JPEG", self.plot(), None)
         self.bar.update_absolute(event.step, event.steps, picture)
 
-    def plot(self):  # noqa: ANN201 - a PIL image
+    def plot(self) -> Image.Image:
         """The loss of both experts so far."""
         return loss_plot(self.curves, title=self.job.name, steps=self.job.plan.steps)
 
@@ -68,7 +73,7 @@ class TrainingProgress:
         return "\n".join([", ".join(parts), loss_line(self.curves)])
 
 
-def loss_line(curves: dict[Role, list[tuple[int, float]]]) -> str:
+def loss_line(curves: Curves) -> str:
     """Mean loss of each expert's last tenth, at least 5 steps."""
     parts = []
     for role, points in curves.items():
@@ -78,23 +83,17 @@ def loss_line(curves: dict[Role, list[tuple[int, float]]]) -> str:
     return ", ".join(parts)
 
 
-class Stages:
-    """Progress over the stages before training: one bar, a line of text."""
+def counting(what: str, node_id: str | None) -> Callable[[int, int], None]:
+    """A callback (done, total) for work before training: a bar and a line of text on the node."""
+    began = time.monotonic()
+    bar = comfy.utils.ProgressBar(1, node_id=node_id)
 
-    def __init__(self, node_id: str | None) -> None:
-        self.node_id = node_id
+    def on_item(done: int, total: int) -> None:
+        left = (time.monotonic() - began) / done * (total - done)
+        node_text(node_id, f"{what} {done} of {total}, {_clock(left)} left")
+        bar.update_absolute(done, total)
 
-    def counting(self, what: str):  # noqa: ANN201
-        """A callback (done, total) for one stage."""
-        began = time.monotonic()
-        bar = comfy.utils.ProgressBar(1, node_id=self.node_id)
-
-        def on_item(done: int, total: int) -> None:
-            left = (time.monotonic() - began) / done * (total - done)
-            node_text(self.node_id, f"{what} {done} of {total}, {_clock(left)} left")
-            bar.update_absolute(done, total)
-
-        return on_item
+    return on_item
 
 
 def _clock(seconds: float) -> str:

@@ -40,13 +40,19 @@ def apply_stack(
     Raises `UserError` when a row matches nothing on any expert, or when `unmatched` is "error" and a key that
     matters found no place.
     """
+    if not models:
+        raise UserError(
+            "Neither model_high nor model_low is connected.",
+            "A stack is put on one MODEL or on the two experts of Wan 2.2 A14B.",
+            "Connect Load Diffusion Model.",
+        )
     sets: dict[Role, list[AdapterSet]] = {role: [] for role in models}
     reports: list[FileReport] = []
     notes: list[str] = []
     for number, row in enumerate(stack.rows, 1):
         if not row.on:
             continue
-        row_reports = []
+        row_reports: list[FileReport] = []
         for item in assignments(row, tuple(models)):
             if item.strength == 0:
                 notes.append(f"{item.file} -> {item.role}: strength 0, not applied")
@@ -54,9 +60,9 @@ def apply_stack(
             adapters, report = _read(item, models[item.role])
             sets[item.role].append(adapters)
             row_reports.append(report)
-        _judge(number, row, row_reports, unmatched)
+        _judge(number, row_reports, unmatched)
         reports += row_reports
-    patched = {
+    patched: dict[Role, ModelPatcher] = {
         role: with_adapters(model, sets[role]) if sets[role] else model
         for role, model in models.items()
     }
@@ -66,9 +72,8 @@ def apply_stack(
 def assignments(row: Row, roles: tuple[Role, ...]) -> list[Assignment]:
     """Which file of a row goes to which of the given experts, and why."""
     if row.lora_low is not None:
-        return _pair(row, roles)
-    metadata = tandem_metadata(read_metadata(lora_path(row.lora)))
-    route, reason = decide_route(row, metadata.get("expert"))
+        return _pair(row, row.lora_low, roles)
+    route, reason = decide_route(row, _trained_for(row.lora))
     found = [
         Assignment(row.lora, role, row.low if role == "low_noise" else row.high, reason)
         for role in roles
@@ -83,17 +88,26 @@ def assignments(row: Row, roles: tuple[Role, ...]) -> list[Assignment]:
     return found
 
 
-def _pair(row: Row, roles: tuple[Role, ...]) -> list[Assignment]:
+def _pair(row: Row, lora_low: str, roles: tuple[Role, ...]) -> list[Assignment]:
     if roles == ("single",):
         raise UserError(
-            f"The row names a pair ({row.lora}, {row.lora_low}), but one model is connected.",
+            f"The row names a pair ({row.lora}, {lora_low}), but one model is connected.",
             "A pair belongs to the two experts of Wan 2.2 A14B.",
-            "Connect both experts, or leave lora_low empty.",
+            "Connect both experts, set family to wan 2.2 A14B for a lone one, or leave lora_low empty.",
         )
-    files = {"high_noise": (row.lora, row.high), "low_noise": (row.lora_low, row.low)}
-    return [
-        Assignment(*files[role][:1], role, files[role][1], "the row names a pair") for role in roles
+    reason = "the row names a pair"
+    halves: dict[Role, Assignment] = {
+        "high_noise": Assignment(row.lora, "high_noise", row.high, reason),
+        "low_noise": Assignment(lora_low, "low_noise", row.low, reason),
+    }
+    wanted = [
+        half for role, half in halves.items() if row.route == "auto" or _takes(role, row.route)
     ]
+    return [half for half in wanted if half.role in roles]
+
+
+def _trained_for(file: str) -> object:
+    return tandem_metadata(read_metadata(lora_path(file))).get("expert")
 
 
 def _takes(role: Role, route: Route) -> bool:
@@ -108,28 +122,41 @@ def _read(item: Assignment, model: ModelPatcher) -> tuple[AdapterSet, FileReport
     for adapter in matched.adapters.values():
         adapter.strength = item.strength
         adapter.requires_grad_(False)
+    trained_for = _trained_for(item.file)
+    swapped = {trained_for, item.role} == {"high_noise", "low_noise"}
     report = file_report(
-        matched, file=item.file, expert=item.role, reason=item.reason, strength=item.strength
+        matched,
+        warnings=(f"it was trained for the {trained_for} expert",) if swapped else (),
+        file=item.file,
+        expert=item.role,
+        reason=item.reason,
+        strength=item.strength,
     )
     return matched.adapters, report
 
 
-def _judge(number: int, row: Row, reports: list[FileReport], unmatched: str) -> None:
-    if reports and not any(report.matched for report in reports):
-        raise UserError(
-            f"Row {number}: {row.lora} matches nothing.\n"
-            + "\n".join(report.text() for report in reports)
-            + "\n",
-            "A LoRA for this model names layers that the model has, in their shapes.",
-            "Check that it was trained for this Wan model (2.1, 2.2 A14B or 5B), and which expert it is for.",
-        )
-    for report in reports:
-        if report.whole or unmatched == "ignore":
-            continue
+def _judge(number: int, reports: list[FileReport], unmatched: str) -> None:
+    for file in dict.fromkeys(report.file for report in reports):
+        of_file = [report for report in reports if report.file == file]
+        if not any(report.matched for report in of_file):
+            raise UserError(
+                f"Row {number}: {file} matches nothing.\n{_texts(of_file)}\n",
+                "A LoRA for this model names layers that the model has, in their shapes.",
+                "Check that it was trained for this Wan model (2.1, 2.2 A14B or 5B), and which expert "
+                "it is for.",
+            )
+    if unmatched == "ignore":
+        return
+    if doubtful := [report for report in reports if not report.whole or report.warnings]:
         if unmatched == "error":
             raise UserError(
-                f"Row {number}: part of {report.file} has no place.\n{report.text()}\n",
-                "With unmatched = error, every key that matters must find its layer.",
-                "Use the file that was made for this model, or set unmatched to warn.",
+                f"Row {number} does not fit as it is.\n{_texts(doubtful)}\n",
+                "With unmatched = error, every key that matters finds its layer, on the expert that "
+                "the file was trained for.",
+                "Use the file that was made for this model, mend the row, or set unmatched to warn.",
             )
-        logger.warning("Row %d: part of %s has no place.\n%s", number, report.file, report.text())
+        logger.warning("Row %d does not fit as it is.\n%s", number, _texts(doubtful))
+
+
+def _texts(reports: list[FileReport]) -> str:
+    return "\n".join(report.text() for report in reports)

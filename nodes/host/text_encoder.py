@@ -44,7 +44,7 @@ def load_text_encoder(path: Path) -> comfy.sd.CLIP:
 
 
 def _shape(path: Path) -> TextEncoderShape:
-    metadata = read_metadata(path)
+    metadata = read_metadata(path, "text encoder")
     with safe_open(path, framework="pt") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a dict
     return text_encoder_shape(shapes, metadata, path.name)

@@ -69,6 +69,21 @@ def require_vae(vae: object, model: ModelPatcher) -> None:
         )
 
 
+def takes_clip_vision(model: ModelPatcher) -> bool:
+    """Wan 2.1's image-to-video models look at the first frame through an image encoder as well."""
+    return require_wan(model, "model").img_emb is not None
+
+
+def require_clip_vision(clip_vision: object, model: ModelPatcher) -> None:
+    """Training without the image features that sampling has would train another model."""
+    if takes_clip_vision(model) and clip_vision is None:
+        raise UserError(
+            "clip_vision is not connected.",
+            "This is a Wan 2.1 image-to-video model, which takes image features of the first frame.",
+            "Load clip_vision_h with Load CLIP Vision and connect it.",
+        )
+
+
 def model_task(model: ModelPatcher) -> Task:
     """Image-to-video when the network has input channels for mask and image."""
     network = require_wan(model, "model")
@@ -84,11 +99,15 @@ def text_width(model: ModelPatcher) -> int:
 
 def linear_layers(network: nn.Module) -> dict[str, LinearShape]:
     """Every linear layer by name. Quantised ones are not `nn.Linear`, and their stored shape is packed."""
-    return {
-        name: LinearShape(module.in_features, module.out_features)
-        for name, module in network.named_modules()
-        if hasattr(module, "in_features") and hasattr(module, "weight")
-    }
+    layers = {}
+    for name, module in network.named_modules():
+        inputs, outputs = (
+            getattr(module, "in_features", None),
+            getattr(module, "out_features", None),
+        )
+        if isinstance(inputs, int) and isinstance(outputs, int):
+            layers[name] = LinearShape(inputs, outputs)
+    return layers
 
 
 def model_digest(model: ModelPatcher) -> str:

@@ -1,6 +1,8 @@
 """Clips are never stretched in time: frame k is the source frame nearest to k / fps seconds."""
 
+import itertools
 import random
+import struct
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.video.frame import PictureType
 from PIL import Image
 from tandem_wan.wan.errors import UserError
 from tandem_wan.wan.shapes import ClipSize
@@ -72,7 +75,7 @@ def test_a_variable_rate_is_judged_by_timestamps_and_not_by_counting(
 ):
     path = numbered_clip(variable(seed), suffix=suffix)
     times = decoded_times(path)
-    gaps = {round(b - a, 3) for a, b in zip(times, times[1:], strict=False)}
+    gaps = {round(b - a, 3) for a, b in itertools.pairwise(times)}
     assert len(gaps) >= 5, "the file really has a variable rate"
     assert_nearest(read_numbers(path, 45, picture_numbers), times)
 
@@ -102,8 +105,8 @@ def test_b_frames_come_in_the_order_of_showing(numbered_clip, picture_numbers):
     options = {"crf": "10", "bf": "3", "b_strategy": "0", "g": "30"}
     path = numbered_clip(constant(RATES["30"]), options=options)
     with av.open(str(path)) as container:
-        kinds = [frame.pict_type.name for frame in container.decode(video=0)]
-    assert kinds.count("B") > 30, "the file really has B-frames"
+        kinds = [frame.pict_type for frame in container.decode(video=0)]
+    assert kinds.count(PictureType.B) > 30, "the file really has B-frames"
     assert_nearest(read_numbers(path, 45, picture_numbers), decoded_times(path))
 
 
@@ -179,14 +182,6 @@ def test_a_picture_is_one_frame_of_itself(tmp_path, suffix):
     torch.testing.assert_close(video, expected, rtol=0, atol=4 / 255)
 
 
-def ramps(width: int, height: int) -> torch.Tensor:
-    """Red grows from left to right, green from top to bottom; both go from 0 to 1 over the picture."""
-    x = (torch.arange(width) + 0.5) / width
-    y = (torch.arange(height) + 0.5) / height
-    picture = torch.stack([x.expand(height, width), y[:, None].expand(height, width), y * 0 + x])
-    return picture
-
-
 @pytest.mark.parametrize("source", [(640, 272), (272, 640), (333, 333), (64, 48)])
 @pytest.mark.parametrize("target", [(96, 64), (64, 96), (80, 80)])
 def test_the_aspect_is_kept_and_the_middle_is_cut_out(source, target):
@@ -206,6 +201,99 @@ def test_the_aspect_is_kept_and_the_middle_is_cut_out(source, target):
     ), "the picture covers the clip and no more"
     assert red.mean().item() == pytest.approx(0.5, abs=0.02)
     assert green.mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+def spans(video: torch.Tensor) -> tuple[int, int]:
+    """Width and height of the white field in the first frame."""
+    white = video[0, :, :, 0] > 0.5
+    return int(white.any(dim=0).sum()), int(white.any(dim=1).sum())
+
+
+def write_field(path: Path, field: tuple[int, int], pixel_aspect: Fraction = Fraction(1)) -> Path:
+    """A film of 64x48 stored pixels with a white field of `field` stored pixels in its middle."""
+    picture = np.zeros((48, 64, 3), np.uint8)
+    left, top = (64 - field[0]) // 2, (48 - field[1]) // 2
+    picture[top : top + field[1], left : left + field[0]] = 255
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=16, options={"crf": "4"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.sample_aspect_ratio = pixel_aspect
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_pixels_that_are_not_square_are_made_square(tmp_path):
+    path = write_field(tmp_path / "wide.mp4", (16, 32), Fraction(2))
+    assert probe(path, fps=16, max_frames=1)[:3] == (1, 128, 48)
+    width, height = spans(read_clip(path, ClipSize(128, 48, 1), fps=16))
+    assert width == pytest.approx(height, abs=2)
+
+
+def test_a_film_of_a_phone_held_upright_stands_upright(tmp_path):
+    path = write_field(tmp_path / "phone.mp4", (40, 10))
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 44
+    one = 1 << 16
+    # ISO/IEC 14496-12, 8.3.2: turned by a quarter to the right when shown.
+    content[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    assert probe(path, fps=16, max_frames=1)[:3] == (1, 48, 64)
+    width, height = spans(read_clip(path, ClipSize(48, 64, 1), fps=16))
+    assert (width, height) == pytest.approx((10, 40), abs=2)
+
+
+def test_a_photo_of_a_phone_stands_the_way_it_was_taken(tmp_path):
+    stored = np.zeros((48, 64, 3), np.uint8)
+    stored[:, :32] = 255
+    photo, exif = Image.fromarray(stored), Image.Exif()
+    # Orientation 6: the left side of what is stored is the top of the photo.
+    exif[0x0112] = 6
+    photo.save(tmp_path / "photo.jpg", exif=exif)
+    video = read_clip(tmp_path / "photo.jpg", ClipSize(48, 64, 1), fps=16)
+    assert video[0, :28].min() > 0.9
+    assert video[0, 36:].max() < 0.1
+
+
+def slow_read(path: Path, frames: int) -> torch.Tensor:
+    """Decodes well past the end, then searches the nearest frame of each moment."""
+    shown = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            shown.append((frame.time, torch.from_numpy(frame.to_ndarray(format="rgb24"))))
+            if frame.time - shown[0][0] > frames / 16 + 0.5:
+                break
+    start = shown[0][0]
+    return torch.stack(
+        [min(shown, key=lambda f: abs(f[0] - start - k / 16))[1] for k in range(frames)]
+    )
+
+
+@pytest.mark.parametrize("name", ["bikes", "bigbuckbunny"])
+def test_real_films_give_the_frames_that_a_slow_search_finds(footage, name):
+    path, size = footage / f"{name}.mp4", ClipSize(64, 48, 9)
+    assert torch.equal(read_clip(path, size, fps=16), fit_frames(slow_read(path, 9), size))
+
+
+def test_a_real_film_with_wide_pixels_is_read_in_its_shown_shape(footage):
+    path, size = footage / "carphone_pristine.mp4", ClipSize(64, 48, 17)
+    # 176 x 144 pixels, each 128/117 as wide as high.
+    shown = torch.nn.functional.interpolate(
+        slow_read(path, 17).permute(0, 3, 1, 2).float(), (144, 193), mode="bilinear"
+    )
+    expected = fit_frames(shown.round().byte().permute(0, 2, 3, 1), size)
+    assert (read_clip(path, size, fps=16) - expected).abs().mean() < 0.005
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "rate"),
+    [("bikes", 250, 25.0), ("bigbuckbunny", 132, 25.0), ("carphone_pristine", 120, 30000 / 1001)],
+)
+def test_real_films_last_as_long_as_before(footage, name, frames, rate):
+    info = probe(footage / f"{name}.mp4", fps=16, max_frames=10_000)
+    assert info.fps == pytest.approx(rate)
+    assert info.frames / 16 == pytest.approx(frames / rate, abs=1 / 16)
 
 
 def test_a_picture_of_the_right_size_passes_through_unchanged():

@@ -1,0 +1,155 @@
+"""What the trainer's sockets hold: checked, resolved, and said in words before a step is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ...training.dataset import TRIGGER_SLOT, Dataset, unfilled_captions
+from ...training.optimizers import AVAILABLE, STAND_INS
+from ...training.plan import TrainingPlan
+from ...wan.errors import UserError
+from ...wan.families import A14B, BOUNDARIES, Role, Task, resolve_family
+from . import wan_models
+from .encode import encode_text, require_text_width
+
+if TYPE_CHECKING:
+    from comfy.clip_vision import ClipVisionModel
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP, VAE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """Everything that a run needs."""
+
+    plan: TrainingPlan
+    dataset: Dataset
+    models: Mapping[Role, ModelPatcher]
+    clip: CLIP
+    vae: VAE
+    clip_vision: ClipVisionModel | None
+    task: Task
+    notes: tuple[str, ...]
+    """What was resolved differently from the plan, and what a person should know first."""
+
+    @property
+    def any_model(self) -> ModelPatcher:
+        """One of the models: what all of them share (latent format, text width) is read off it."""
+        return next(iter(self.models.values()))
+
+
+def check_setup(
+    plan: TrainingPlan,
+    dataset: Dataset,
+    *,
+    model_high: ModelPatcher | None,
+    model_low: ModelPatcher | None,
+    clip: CLIP,
+    vae: VAE,
+    clip_vision: ClipVisionModel | None = None,
+) -> Setup:
+    """Everything that can be wrong before a step is made, with an error for each."""
+    models = models_by_role(plan.family, model_high, model_low)
+    wan_models.require_pair(models)
+    first = next(iter(models.values()))
+    wan_models.require_vae(vae, first)
+    wan_models.require_clip_vision(clip_vision, first)
+    require_text_width(encode_text(clip, dataset.clips[0].caption), wan_models.text_width(first))
+    _require_trainable(plan, dataset)
+    resolved, notes = _resolve(plan, models)
+    return Setup(
+        plan=resolved,
+        dataset=dataset,
+        models=models,
+        clip=clip,
+        vae=vae,
+        clip_vision=clip_vision if wan_models.takes_clip_vision(first) else None,
+        task=wan_models.model_task(first),
+        notes=(*notes, *_dataset_notes(dataset, wan_models.model_task(first))),
+    )
+
+
+def models_by_role(
+    choice: str, model_high: ModelPatcher | None, model_low: ModelPatcher | None
+) -> dict[Role, ModelPatcher]:
+    """Which expert each connected MODEL is. A family chosen by hand is kept: a lone A14B expert is
+    the one of its socket."""
+    experts: dict[Role, ModelPatcher | None] = {"high_noise": model_high, "low_noise": model_low}
+    given: dict[Role, ModelPatcher] = {r: m for r, m in experts.items() if m is not None}
+    if not given:
+        raise UserError(
+            "Neither model_high nor model_low is connected.",
+            "One MODEL (Wan 2.1, 2.2 5B, or a lone expert) or two (the experts of Wan 2.2 A14B).",
+            "Connect Load Diffusion Model to model_high, and the low-noise file to model_low.",
+        )
+    for role, model in given.items():
+        wan_models.require_wan(model, f"model_{role.split('_')[0]}")
+    if resolve_family(choice, len(given)) == A14B:
+        return given
+    return {"single": next(iter(given.values()))}
+
+
+def _require_trainable(plan: TrainingPlan, dataset: Dataset) -> None:
+    if plan.preset == "length extension":
+        raise UserError(
+            "The plan's preset is length extension.",
+            "It needs radial attention and a loss at two lengths, which this version has not.",
+            "Choose general video, or wait for the version that has them.",
+        )
+    if plan.optimizer.name not in AVAILABLE:
+        raise UserError(
+            f"optimizer.name is {plan.optimizer.name!r}.",
+            f"It can be {', '.join(AVAILABLE)}.",
+            "Change it in the plan.",
+        )
+    if waiting := unfilled_captions(dataset):
+        raise UserError(
+            f"The captions of {', '.join(waiting[:5])} still contain {TRIGGER_SLOT}.",
+            "Every placeholder is filled before a run: the trigger is a short plain word.",
+            "Set trigger on the dataset or on the caption template.",
+        )
+
+
+def _resolve(
+    plan: TrainingPlan, models: Mapping[Role, ModelPatcher]
+) -> tuple[TrainingPlan, list[str]]:
+    notes = []
+    family = resolve_family(plan.family, 2 if len(models) == 2 else 1)
+    task = wan_models.model_task(next(iter(models.values())))
+    train = "both" if len(models) == 2 or family != A14B else next(iter(models)).split("_")[0]
+    if "single" in models:
+        notes.append(
+            "One model is connected: it is trained over all noise levels, with the rate of the "
+            f"expert that leads. For a lone expert of Wan 2.2, set family to {A14B} on the plan."
+        )
+    if train != "both":
+        notes.append(
+            f"Only the {train}-noise expert is connected: it takes all {plan.steps} steps."
+        )
+    boundary = plan.boundary
+    if task != plan.task:
+        boundary = BOUNDARIES[task]
+        notes.append(
+            f"The plan was made for {plan.task}; the model is {task}: boundary {boundary:g}."
+        )
+    if stand_in := STAND_INS.get(plan.optimizer.name):
+        notes.append(stand_in)
+    if patched := [role for role, model in models.items() if model.patches]:
+        notes.append(
+            f"{' and '.join(patched)} came with LoRA patches, which stay in while training."
+        )
+    return replace(plan, family=family, task=task, boundary=boundary, train=train), notes
+
+
+def _dataset_notes(dataset: Dataset, task: Task) -> list[str]:
+    notes = []
+    if without := sum(not clip.caption for clip in dataset.clips):
+        notes.append(f"{without} of {len(dataset.clips)} clips have no caption.")
+    if task == "i2v" and (pictures := sum(clip.frames == 1 for clip in dataset.clips)):
+        notes.append(
+            f"{pictures} pictures on an image-to-video model: their only frame is given to the model, so "
+            "they teach little and can freeze motion. Use clips, or a text-to-video model."
+        )
+    return notes

@@ -13,12 +13,13 @@ ROOT = Path(__file__).absolute().parents[1]
 COMMANDS = {
     "demo": "train a LoRA pair on real clips in the real host and sample with it",
     "host": "start ComfyUI with this pack, miniature models and demo clips",
+    "thumbnails": "draw the shipped workflows for the template browser",
     "workflows": "write the shipped workflows anew from their description",
 }
 
 
 def usage(came: str) -> str:
-    lines = [f"  {name:9} {text}" for name, text in COMMANDS.items()]
+    lines = [f"  {name:10} {text}" for name, text in COMMANDS.items()]
     return "\n".join([f"Got {came}; python dev takes one of these commands:", *lines])
 
 

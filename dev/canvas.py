@@ -8,10 +8,10 @@ from typing import Any
 from .graphs import Column, Graph, Link, Node, Note, Specs
 
 FORMAT_VERSION = 0.4
-COLUMN_GAP_PX = 50
+COLUMN_GAP_PX = 46
 TITLE_PX, BADGE_PX = 30, 26
 ROW_GAP_PX = TITLE_PX + BADGE_PX
-FRAME_PX, FRAME_TITLE_PX, NOTE_GAP_PX = 15, 40, 60
+FRAME_PX, FRAME_TITLE_PX, FRAME_FOOT_PX, NOTE_GAP_PX = 15, 40, 30, 50
 NOTE_COLORS = {"color": "#432", "bgcolor": "#653"}
 
 Json = dict[str, Any]
@@ -129,7 +129,7 @@ def _group(number: int, column: Column, nodes: list[Json]) -> Json:
     """A frame around a column's nodes; its title stands above their titles and badges."""
     (left, top), (_, bottom) = nodes[0]["pos"], nodes[-1]["pos"]
     left, top = left - FRAME_PX, top - ROW_GAP_PX - FRAME_TITLE_PX
-    bottom += nodes[-1]["size"][1] + FRAME_PX
+    bottom += nodes[-1]["size"][1] + FRAME_FOOT_PX
     return {
         "id": number,
         "title": column.title,

@@ -32,7 +32,9 @@ class NodeSpec:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        found = {name: self._options(name).get("default") for name in filter(self.is_widget, self.inputs)}
+        found = {
+            name: self._options(name).get("default") for name in filter(self.is_widget, self.inputs)
+        }
         return {name: value for name, value in found.items() if value is not None}
 
     def slot(self, output: str) -> int:

@@ -2,202 +2,49 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from .graphs import Graph, Node, write_workflow
-from .host import fill_base
+from .canvas import canvas_form
+from .families import LIGHTNING, PUBLIC, TINY, Family
+from .graphs import Graph, Link, Node
+from .node_spec import NodeSpec
 from .server import HostServer, prepare_base
 
 ROOT = Path(__file__).absolute().parents[1]
-HUB = "https://huggingface.co/Comfy-Org/Wan_2.{}_ComfyUI_{}ackaged/resolve/main/split_files/"
-LIGHTNING = "wan2.2_i2v_lightx2v_4steps_lora_v1_{}_noise.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """The files of a model family, and the sizes at which it is used."""
-
-    high: str
-    low: str
-    vae: str
-    text_encoder: str
-    image: str
-    folder: str
-    name: str
-    preset: str
-    width: int
-    height: int
-    frames: int
-    steps: int
-    cfg: float
-    template: str
-    prompt: str
-    public: bool = False
-
-    def models(self, directory: str, file: str) -> list[dict[str, str]]:
-        """Where a file can be had, for the host's own download dialog."""
-        if not self.public:
-            return []
-        old = directory == "text_encoders"
-        hub = HUB.format("1" if old else "2", "rep" if old else "Rep")
-        return [{"name": file, "url": f"{hub}{directory}/{file}", "directory": directory}]
-
-
-TINY = Family(
-    high="tiny_wan2.2_i2v_high_noise.safetensors",
-    low="tiny_wan2.2_i2v_low_noise.safetensors",
-    vae="tiny_wan2.2_i2v_vae.safetensors",
-    text_encoder="tiny_wan2.2_i2v_umt5.safetensors",
-    image="tandem_demo_first_frame.png",
-    folder="tandem_demo",
-    name="demo",
-    preset="character",
-    width=64,
-    height=64,
-    frames=17,
-    steps=8,
-    cfg=1.0,
-    template="60% | A {scene} in the style of {trigger}, the camera follows.\n40% | A {scene} filmed as {trigger}.",
-    prompt="A street scene in the style of MERMAID, the camera follows.",
-)
-PUBLIC = Family(
-    high="wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors",
-    low="wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors",
-    vae="wan_2.1_vae.safetensors",
-    text_encoder="umt5_xxl_fp8_e4m3fn_scaled.safetensors",
-    image="example.png",
-    folder="my_clips",
-    name="mermaid_v1",
-    preset="video effect",
-    width=832,
-    height=480,
-    frames=81,
-    steps=20,
-    cfg=3.5,
-    template="A {person} transforms into a beautiful {trigger} with shimmering tail underwater.",
-    prompt="A woman transforms into a beautiful MERMAID with shimmering tail underwater.",
-    public=True,
-)
-SLOTS = {TINY: "scene = street scene | drive | walk", PUBLIC: "person = woman | man"}
-
-
-def train_and_sample(family: Family) -> Graph:
-    """Dataset to LoRA pair to a clip before and a clip after, in one queued graph."""
-    graph = Graph()
-    loaders = _loaders(graph, family)
-    high, low, vae, text = loaders
-    dataset = graph.add(
-        "TandemDataset", "Clips to learn from", 1, 230, folder=family.folder, media="video", trigger="MERMAID",
-        width=family.width, height=family.height, frames=family.frames,
-    )  # fmt: skip
-    captions = graph.add(
-        "TandemCaptionTemplate", "Captions, all alike", 1, 290, dataset=dataset["dataset"],
-        templates=family.template, slots=SLOTS[family],
-    )  # fmt: skip
-    plan = graph.add(
-        "TandemAutoParameters",
-        "Plan of the run",
-        1,
-        130,
-        dataset=captions["dataset"],
-        preset=family.preset,
-    )
-    trainer = graph.add(
-        "TandemTrainer", "Train both experts", 2, 460, plan=plan["plan"], dataset=captions["dataset"],
-        clip=text["clip"], vae=vae["VAE"], name=family.name, model_high=high["MODEL"], model_low=low["MODEL"],
-    )  # fmt: skip
-    result = graph.add("TandemJobResult", "The trained pair", 2, 180, job=trainer["job"])
-    applied = graph.add(
-        "TandemApplyStack", "Put the pair on the models", 2, 160, stack=result["stack"],
-        model_high=high["MODEL"], model_low=low["MODEL"],
-    )  # fmt: skip
-    conditioning = _conditioning(graph, family, text, vae, column=3)
-    before = _clip(
-        graph, family, (high["MODEL"], low["MODEL"]), conditioning, vae, "before", column=4
-    )
-    after = _clip(
-        graph,
-        family,
-        (applied["model_high"], applied["model_low"]),
-        conditioning,
-        vae,
-        "after",
-        column=5,
-    )
-    shown = [
-        ("What the run says", trainer["status"]),
-        ("Load report", applied["report"]),
-        ("The switch", after[0]["report"]),
-    ]
-    reports = [graph.add("PreviewAny", title, 6, 240, source=link) for title, link in shown]
-    graph.note(TRAIN_NOTE, 6, 300)
-    graph.group("1. Models", *loaders)
-    graph.group("2. Dataset and plan", dataset, captions, plan)
-    graph.group("3. Train, then use the pair", trainer, result, applied)
-    graph.group("4. What to make", *_members(graph, column=3))
-    graph.group("5. Before: without the LoRA", *before)
-    graph.group("6. After: with the LoRA, same seed", *after)
-    graph.group("7. Reports", *reports)
-    return graph
-
-
-def image_to_video(family: Family) -> Graph:
-    """A clip from an image with a stack: lightning on both experts, 2 + 2 steps."""
-    graph = Graph()
-    loaders = _loaders(graph, family)
-    high, low, vae, text = loaders
-    rows = (
-        f'[{{"lora": "{LIGHTNING.format("high")}", "lora_low": "{LIGHTNING.format("low")}", '
-        '"high": 1.0, "low": 1.0, "kind": "speed"}]'
-    )
-    stack = graph.add(
-        "TandemLoraStack", "The stack", 1, 200, rows=rows,
-        models=family.models("loras", LIGHTNING.format("high")) + family.models("loras", LIGHTNING.format("low")),
-    )  # fmt: skip
-    applied = graph.add(
-        "TandemApplyStack", "Put the stack on the models", 1, 160, stack=stack["stack"],
-        model_high=high["MODEL"], model_low=low["MODEL"], unmatched="warn",
-    )  # fmt: skip
-    conditioning = _conditioning(graph, family, text, vae, column=2)
-    clip = _clip(
-        graph, family, (applied["model_high"], applied["model_low"]), conditioning, vae, "clip", column=3,
-        steps=4, cfg=1.0,
-    )  # fmt: skip
-    shown = [("Load report", applied["report"]), ("The switch", clip[0]["report"])]
-    reports = [graph.add("PreviewAny", title, 4, 240, source=link) for title, link in shown]
-    graph.note(STACK_NOTE, 4, 260)
-    graph.group("1. Models", *loaders)
-    graph.group("2. LoRAs", stack, applied)
-    graph.group("3. What to make", *_members(graph, column=2))
-    graph.group("4. Sample: 2 steps high, 2 low", *clip)
-    graph.group("5. Reports", *reports)
-    return graph
-
+LOADING, LEARNING, MAKING, READING = "#3f789e", "#8A8", "#88A", "#8AA"
+MODELS_PX, TRAINER_PX, USUAL_PX, SAMPLER_PX, REPORTS_PX = 390, 340, 300, 270, 330
+WORDS_PX = 62
+"""Two lines that a node says of itself; the browser puts them below its widgets when it runs."""
+PICTURE_PX, TEXT_PREVIEW_PX = 224, 96
 
 TRAIN_NOTE = """### Train a LoRA pair, then sample with it
 
-Queue this graph as it is. It captions the clips in the dataset folder, trains a LoRA for each expert on
-**the very models that are loaded here**, and samples the same clip twice: without and with the pair.
+{advice}
+
+The graph captions the clips, trains a LoRA for each expert on **the very models that are loaded here**, and
+samples the same clip twice: without and with the pair.
 
 - High noise runs first and decides motion and layout; low noise runs second and adds detail.
 - *Cancel* stops the run and saves it; queue again and it goes on. A finished run is not trained twice.
-- The pair lands in your loras folder as `NAME_high_noise` and `NAME_low_noise`.
+- The pair lands in your loras folder as *{name}_high_noise* and *{name}_low_noise*.
 """
 STACK_NOTE = """### Image to video with a stack of LoRAs
 
-Each row of the stack names a LoRA, or a pair for both experts. The load report says what every file did;
-a LoRA that matches nothing stops the graph instead of doing nothing.
+Each row of the stack names a LoRA, or a pair for both experts. The load report says what every file did; a LoRA
+that matches nothing stops the graph instead of doing nothing.
 
-With a 4-step lightning pair: 4 steps, cfg 1.0, shift 5. The sampler takes 2 steps with each expert.
+The stack holds a 4-step lightning pair ([high]({high}), [low]({low}), to be put into *models/loras*). It wants 4
+steps, cfg 1.0 and shift 5: the sampler takes 2 steps with each expert.
 """
 
 
 def workflows() -> dict[str, Graph]:
-    """The shipped workflows by name; the tiny one runs on any laptop, the others take the public files."""
+    """The shipped workflows by name; the tiny one runs on any laptop, the others take public files."""
     return {
         "train_and_sample": train_and_sample(TINY),
         "train_and_sample_wan2.2_14B": train_and_sample(PUBLIC),
@@ -205,79 +52,242 @@ def workflows() -> dict[str, Graph]:
     }
 
 
+def train_and_sample(family: Family) -> Graph:
+    """Dataset to LoRA pair to a clip before and a clip after, in one queued graph."""
+    columns = Columns(family)
+    loaded = columns.models()
+    columns.graph.note(TRAIN_NOTE.format(advice=family.advice, name=family.name), 310)
+    captions, plan = columns.dataset()
+    trainer, applied = columns.training(loaded, captions, plan)
+    start = columns.conditioning("4. What to make", loaded)
+    before = Sampling(loaded.high, loaded.low, family.steps, family.cfg)
+    columns.clip("5. Before: without LoRA", "before", before, start, loaded.vae)
+    after = before._replace(high=applied["model_high"], low=applied["model_low"])
+    sampler = columns.clip("6. After: same seed", "after", after, start, loaded.vae)
+    columns.graph.column("7. Reports", READING, REPORTS_PX)
+    columns.report("What the run says", trainer["status"], 200)
+    columns.report("Load report", applied["report"], 110)
+    columns.report("The switch", sampler["report"], 20)
+    return columns.graph
+
+
+def image_to_video(family: Family) -> Graph:
+    """A clip from an image with a stack: lightning on both experts, 2 + 2 steps."""
+    prompt = "A woman turns her head and smiles, wind in her hair, the camera comes closer."
+    columns = Columns(replace(family, name="image_to_video", prompt=prompt))
+    loaded = columns.models()
+    high, low = (model["url"] for model in family.models("loras", *LIGHTNING.values()))
+    columns.graph.note(STACK_NOTE.format(high=high, low=low), 190)
+    applied = columns.stack(loaded)
+    start = columns.conditioning("3. What to make", loaded)
+    sampling = Sampling(applied["model_high"], applied["model_low"], steps=4, cfg=1.0)
+    sampler = columns.clip("4. Sample: 2 + 2 steps", "clip", sampling, start, loaded.vae)
+    columns.graph.column("5. Reports", READING, REPORTS_PX)
+    columns.report("Load report", applied["report"], 110)
+    columns.report("The switch", sampler["report"], 20)
+    return columns.graph
+
+
+class Loaded(NamedTuple):
+    """The models, as they come from their files."""
+
+    high: Link
+    low: Link
+    vae: Link
+    clip: Link
+
+
+class Sampling(NamedTuple):
+    high: Link
+    low: Link
+    steps: int
+    cfg: float
+
+
+class Columns:
+    """A graph on one family; the methods add its columns and give what later ones take."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.graph = Graph()
+
+    def models(self) -> Loaded:
+        self.graph.column("1. Models", LOADING, MODELS_PX)
+        high = self._expert("High-noise expert: runs first", self.family.high)
+        low = self._expert("Low-noise expert: runs second", self.family.low)
+        file = self.family.vae
+        vae = self.graph.add(
+            "VAELoader", "VAE", models=self.family.models("vae", file), vae_name=file
+        )
+        file = self.family.text_encoder
+        text = self.graph.add(
+            "TandemTextEncoderLoader",
+            "Text encoder",
+            models=self.family.models("text_encoders", file),
+            text_encoder=file,
+        )
+        return Loaded(high["MODEL"], low["MODEL"], vae["VAE"], text["clip"])
+
+    def dataset(self) -> tuple[Node, Node]:
+        """The dataset with its captions, and the plan of the run."""
+        family = self.family
+        self.graph.column("2. Dataset and plan", LEARNING, USUAL_PX)
+        clips = self.graph.add(
+            "TandemDataset",
+            "Clips to learn from",
+            room_px=WORDS_PX,
+            folder=family.folder,
+            media="video",
+            trigger="MERMAID",
+            frames=family.frames,
+            **family.size,
+        )
+        captions = self.graph.add(
+            "TandemCaptionTemplate",
+            "Captions, all alike",
+            room_px=WORDS_PX + 60,
+            dataset=clips["dataset"],
+            templates=family.templates,
+            slots=family.slots,
+        )
+        plan = self.graph.add(
+            "TandemAutoParameters",
+            "Plan of the run",
+            room_px=WORDS_PX + 40,
+            dataset=captions["dataset"],
+            preset=family.preset,
+        )
+        return captions, plan
+
+    def training(self, loaded: Loaded, captions: Node, plan: Node) -> tuple[Node, Node]:
+        """The trainer, and the node that puts what it trained on the models."""
+        self.graph.column("3. Train, then use the pair", LEARNING, TRAINER_PX)
+        trainer = self.graph.add(
+            "TandemTrainer",
+            "Train both experts",
+            room_px=WORDS_PX + PICTURE_PX,
+            plan=plan["plan"],
+            dataset=captions["dataset"],
+            clip=loaded.clip,
+            vae=loaded.vae,
+            name=self.family.name,
+            model_high=loaded.high,
+            model_low=loaded.low,
+        )
+        result = self.graph.add(
+            "TandemJobResult", "The trained pair", room_px=WORDS_PX, job=trainer["job"]
+        )
+        return trainer, self._apply("Put the pair on the models", result["stack"], loaded)
+
+    def stack(self, loaded: Loaded) -> Node:
+        """A row with the lightning pair, put on the models."""
+        self.graph.column("2. LoRAs", LOADING, USUAL_PX)
+        row = {**LIGHTNING, "high": 1.0, "low": 1.0, "kind": "speed"}
+        stack = self.graph.add(
+            "TandemLoraStack",
+            "The stack",
+            room_px=WORDS_PX + 90,
+            models=self.family.models("loras", *LIGHTNING.values()),
+            rows=json.dumps([row], indent=1),
+        )
+        return self._apply("Put the stack on the models", stack["stack"], loaded, unmatched="warn")
+
+    def conditioning(self, title: str, loaded: Loaded) -> Node:
+        self.graph.column(title, MAKING, USUAL_PX)
+        image = self.graph.add(
+            "LoadImage", "First frame", room_px=PICTURE_PX, image=self.family.image
+        )
+        positive = self._text("What it shows", self.family.prompt, loaded.clip)
+        negative = self._text("What it does not show", "blurry, still, low quality", loaded.clip)
+        return self.graph.add(
+            "WanImageToVideo",
+            "Image to video",
+            positive=positive,
+            negative=negative,
+            vae=loaded.vae,
+            length=self.family.frames,
+            start_image=image["IMAGE"],
+            **self.family.size,
+        )
+
+    def clip(self, title: str, name: str, sampling: Sampling, start: Node, vae: Link) -> Node:
+        """Sample, decode and save a clip; the sampler."""
+        self.graph.column(title, MAKING, SAMPLER_PX)
+        sampler = self.graph.add(
+            "TandemDualSampler",
+            f"Sample {name}",
+            room_px=WORDS_PX,
+            model_high=sampling.high,
+            model_low=sampling.low,
+            steps=sampling.steps,
+            cfg=sampling.cfg,
+            seed=7,
+            shift=5.0,
+            **{socket: start[socket] for socket in ("positive", "negative", "latent")},
+        )
+        decode = self.graph.add("VAEDecode", f"Decode {name}", samples=sampler["latent"], vae=vae)
+        self._save(name, decode["IMAGE"])
+        return sampler
+
+    def report(self, title: str, text: Link, room_px: int) -> None:
+        self.graph.add("PreviewAny", title, room_px=TEXT_PREVIEW_PX + room_px, source=text)
+
+    def _expert(self, title: str, file: str) -> Node:
+        return self.graph.add(
+            "UNETLoader",
+            title,
+            models=self.family.models("diffusion_models", file),
+            unet_name=file,
+            weight_dtype="default",
+        )
+
+    def _apply(self, title: str, stack: Link, loaded: Loaded, **inputs: str) -> Node:
+        return self.graph.add(
+            "TandemApplyStack",
+            title,
+            room_px=WORDS_PX,
+            stack=stack,
+            model_high=loaded.high,
+            model_low=loaded.low,
+            **inputs,
+        )
+
+    def _text(self, title: str, text: str, clip: Link) -> Link:
+        node = self.graph.add("CLIPTextEncode", title, room_px=30, text=text, clip=clip)
+        return node["CONDITIONING"]
+
+    def _save(self, name: str, images: Link) -> None:
+        title = f"Frames to video, {name}"
+        video = self.graph.add("CreateVideo", title, images=images, fps=16.0)
+        self.graph.add(
+            "SaveVideo",
+            f"Save {name}",
+            room_px=SAMPLER_PX * self.family.height // self.family.width,
+            video=video["VIDEO"],
+            filename_prefix=f"tandem/{self.family.name}_{name}",
+            format="auto",
+            codec="auto",
+        )
+
+
 def main(argv: Sequence[str]) -> int:
     """Asks a running host for the nodes' inputs, then writes workflows/."""
     del argv
     with tempfile.TemporaryDirectory() as folder:
         base = prepare_base(Path(folder), ROOT)
-        fill_base(base)
         with HostServer(base, nodes=("TandemTrainer",)) as server, server.client() as client:
             write_all(client.object_info(), ROOT / "workflows")
     return 0
 
 
 def write_all(info: Mapping[str, Any], folder: Path) -> None:
-    """Every shipped workflow in both forms."""
+    """`NAME.json` for the browser and `api/NAME.json` for the queue, for every shipped workflow."""
+    specs = {name: NodeSpec(entry) for name, entry in info.items()}
+    (folder / "api").mkdir(parents=True, exist_ok=True)
     for name, graph in workflows().items():
-        write_workflow(graph, info, folder, name)
+        _write(folder / f"{name}.json", canvas_form(graph, specs))
+        _write(folder / "api" / f"{name}.json", graph.api(specs))
 
 
-def _loaders(graph: Graph, family: Family) -> tuple[Node, Node, Node, Node]:
-    unet = {"weight_dtype": "default"}
-    directory = "diffusion_models"
-    return (
-        graph.add("UNETLoader", "High-noise expert: runs first", 0, 110, unet_name=family.high, **unet,
-                  models=family.models(directory, family.high)),
-        graph.add("UNETLoader", "Low-noise expert: runs second", 0, 110, unet_name=family.low, **unet,
-                  models=family.models(directory, family.low)),
-        graph.add("VAELoader", "VAE", 0, 90, vae_name=family.vae, models=family.models("vae", family.vae)),
-        graph.add("TandemTextEncoderLoader", "Text encoder", 0, 90, text_encoder=family.text_encoder,
-                  models=family.models("text_encoders", family.text_encoder)),
-    )  # fmt: skip
-
-
-def _conditioning(graph: Graph, family: Family, text: Node, vae: Node, *, column: int) -> Node:
-    image = graph.add("LoadImage", "First frame", column, 330, image=family.image)
-    positive = graph.add(
-        "CLIPTextEncode", "What it shows", column, 140, text=family.prompt, clip=text["clip"]
-    )
-    negative = graph.add(
-        "CLIPTextEncode",
-        "What it does not show",
-        column,
-        140,
-        text="blurry, still, low quality",
-        clip=text["clip"],
-    )
-    return graph.add(
-        "WanImageToVideo", "Image to video", column, 240, positive=positive["CONDITIONING"],
-        negative=negative["CONDITIONING"], vae=vae["VAE"], width=family.width, height=family.height,
-        length=family.frames, start_image=image["IMAGE"],
-    )  # fmt: skip
-
-
-def _clip(
-    graph: Graph, family: Family, models: tuple[Any, Any], conditioning: Node, vae: Node, name: str, *, column: int,
-    steps: int | None = None, cfg: float | None = None,
-) -> list[Node]:  # fmt: skip
-    sampler = graph.add(
-        "TandemDualSampler", f"Sample {name}", column, 420, model_high=models[0], model_low=models[1],
-        positive=conditioning["positive"], negative=conditioning["negative"], latent=conditioning["latent"],
-        seed=7, steps=steps or family.steps, cfg=cfg or family.cfg, shift=5.0,
-    )  # fmt: skip
-    decode = graph.add(
-        "VAEDecode", f"Decode {name}", column, 60, samples=sampler["latent"], vae=vae["VAE"]
-    )
-    video = graph.add(
-        "CreateVideo", f"Frames to video, {name}", column, 110, images=decode["IMAGE"], fps=16.0
-    )
-    save = graph.add(
-        "SaveVideo", f"Save {name}", column, 330, video=video["VIDEO"], filename_prefix=f"tandem/{family.name}_{name}",
-        format="auto", codec="auto",
-    )  # fmt: skip
-    return [sampler, decode, video, save]
-
-
-def _members(graph: Graph, *, column: int) -> list[Node]:
-    left = min(n.pos[0] for n in graph.nodes)
-    return [n for n in graph.nodes if (n.pos[0] - left) // 400 == column]
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

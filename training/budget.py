@@ -109,7 +109,7 @@ def plan_warnings(plan: TrainingPlan, num_clips: int) -> list[str]:
     per_clip = plan.steps / max(1, num_clips)
     epochs = plan.steps * plan.accumulate * plan.batch / max(1, num_clips)
     if plan.preset == "image style":
-        if not 30 <= per_clip <= 60 and 500 < plan.steps < 3500:
+        if not 30 <= per_clip <= 60 and plan.steps != plan_steps(plan.preset, num_clips):
             warnings.append(
                 f"Warning: {per_clip:.1f} steps per image; 30-60 is the range, 40 the aim."
             )

@@ -96,8 +96,9 @@ def write_captions(folder: Path, clips: Sequence[Clip], captions: Sequence[str])
         if path.is_file():
             kept = kept or _dated_folder(folder)
             old = kept / path.relative_to(folder)
-            old.parent.mkdir(parents=True, exist_ok=True)
-            _replace(old, path.read_bytes())
+            if not old.exists():  # a film and a picture of one name share their caption
+                old.parent.mkdir(parents=True, exist_ok=True)
+                _replace(old, path.read_bytes())
         _replace(path, f"{text}\n".encode())
     return kept
 
@@ -110,7 +111,7 @@ def _fill(
         if name == "filename":
             return clip.path.stem
         if name == "trigger":
-            return match[0]  # filled last, so that a slot's choices may hold it
+            return TRIGGER_SLOT  # filled last, so that a slot's choices may hold it
         if name not in slots:
             raise UserError(
                 f"The template {text!r} has the slot {{{name}}}, which has no choices.",

@@ -56,8 +56,10 @@ class Job:
 
     def listen(self, event: Event) -> None:
         """Appends an event to `events.jsonl`; a change of state also reaches `job.json`."""
-        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"event": type(event).__name__, **asdict(event)}) + "\n")
+        _append_line(
+            self.folder / "events.jsonl",
+            json.dumps({"event": type(event).__name__, **asdict(event)}),
+        )
         if isinstance(event, (StepDone, CheckpointSaved)):
             self.step = event.step
 
@@ -169,8 +171,18 @@ def _lines(path: Path) -> list[dict]:
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
-            continue  # the last line of a run that was killed while writing it
+            continue  # what a run that was killed left of its last line
     return lines
+
+
+def _append_line(path: Path, text: str) -> None:
+    """What a killed run left of its last line stays a line of its own, and costs nothing else."""
+    with path.open("a+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(text.encode() + b"\n")
 
 
 def _write_text(path: Path, text: str) -> None:

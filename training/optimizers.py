@@ -26,9 +26,9 @@ def build_optimizer(
         return Automagic(
             parameters,
             rate=rates.rate,
-            bump=rates.bump or rates.rate,
-            minimum=rates.minimum or rates.rate,
-            maximum=rates.maximum or rates.rate,
+            bump=rates.rate if rates.bump is None else rates.bump,
+            minimum=rates.rate if rates.minimum is None else rates.minimum,
+            maximum=rates.rate if rates.maximum is None else rates.maximum,
             beta2=settings.beta2,
             weight_decay=settings.weight_decay,
             clip=settings.clip,

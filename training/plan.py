@@ -104,8 +104,24 @@ class TrainingPlan:
         _check(self.shift > 0, "shift", self.shift, "above 0 (5 for Wan 2.2 I2V)")
         _check(self.train in TRAINED, "train", self.train, f"one of {', '.join(TRAINED)}")
         _check(self.family in FAMILIES, "family", self.family, f"one of {', '.join(FAMILIES)}")
+        _check(
+            self.optimizer.clip > 0, "optimizer.clip", self.optimizer.clip, "above 0 (1 is usual)"
+        )
+        _check(
+            0 <= self.optimizer.beta2 < 1,
+            "optimizer.beta2",
+            self.optimizer.beta2,
+            "0 to below 1 (0.999)",
+        )
         for name, rates in (("high", self.high), ("low", self.low)):
             _check(rates.rate > 0, f"{name}.rate", rates.rate, "above 0")
+            if rates.minimum is not None and rates.maximum is not None:
+                _check(
+                    rates.minimum <= rates.maximum,
+                    f"{name}.minimum",
+                    rates.minimum,
+                    f"at most {name}.maximum, which is {rates.maximum}",
+                )
 
     def roles(self) -> tuple[Role, ...]:
         """The experts that this plan trains."""
@@ -138,6 +154,12 @@ def read_plan(text: str) -> TrainingPlan:
             "A plan is a JSON object.",
             "Save it again from the plan node.",
         ) from error
+    if not isinstance(values, dict):
+        raise UserError(
+            f"The plan is {values!r}.",
+            "A plan is a JSON object.",
+            "Save it again from the plan node.",
+        )
     if values.get("version") != PLAN_VERSION:
         raise UserError(
             f"The plan has version {values.get('version')}.",
@@ -166,7 +188,19 @@ def plan_differences(ours: TrainingPlan, theirs: TrainingPlan) -> list[str]:
     ]
 
 
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "float | None": ((int, float, type(None)), "a number or null"),
+    "bool": ((bool,), "true or false"),
+    "str": ((str,), "text"),
+    "tuple[str, ...]": ((list,), "a list of texts"),
+}
+"""What JSON can hold for a field, by its annotation."""
+
+
 def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - kind decides
+    _check(isinstance(values, Mapping), where.removesuffix("."), values, "an object of settings")
     known = [f.name for f in fields(kind)]
     if unknown := sorted(set(values) - set(known)):
         raise UserError(
@@ -174,6 +208,12 @@ def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:  # noqa: A
             f"Known here: {', '.join(known)}.",
             "Check the spelling or remove it.",
         )
+    for f in fields(kind):
+        if f.name in values and str(f.type) in _KINDS:
+            kinds, can_be = _KINDS[str(f.type)]
+            value = values[f.name]
+            fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+            _check(fits, where + f.name, repr(value), can_be)
     return kind(
         **{
             name: tuple(value) if isinstance(value, list) else value

@@ -77,6 +77,8 @@ def match_lora(
         stem, part = _split(key)
         if part is None:
             leftovers.append(Leftover(key, "unknown kind of key"))
+        elif part in modules.get(stem, {}):
+            leftovers.append(Leftover(key, "layer named twice", f"{part} in two spellings"))
         else:
             modules.setdefault(stem, {})[part] = (key, tensor)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 import torch
@@ -127,6 +128,47 @@ def test_a_file_that_matches_nothing_is_an_error_whatever_the_policy(pair, loras
     for policy in ("error", "warn", "ignore"):
         with pytest.raises(UserError, match=r"alien.safetensors matches nothing"):
             apply_stack(LoraStack((Row(lora="alien.safetensors", route="both"),)), pair, policy)
+
+
+def test_half_of_a_pair_that_matches_nothing_is_an_error_too(pair, loras, loras_folder):
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    file, _ = loras("good", rank=2)
+    alien = {"x.lora_A.weight": torch.ones(2, 3), "x.lora_B.weight": torch.ones(3, 2)}
+    save_file(alien, loras_folder / "alien.safetensors")
+    for row in (
+        Row(lora=file, lora_low="alien.safetensors"),
+        Row(lora="alien.safetensors", lora_low=file),
+    ):
+        with pytest.raises(UserError, match=r"Row 1: alien.safetensors matches nothing"):
+            apply_stack(LoraStack((row,)), pair, "ignore")
+
+
+def test_a_pair_the_wrong_way_round_is_seen_by_its_metadata(pair, loras, loras_folder):
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    for role in pair:
+        _, tensors = loras(role, rank=2)
+        metadata = {"tandem": json.dumps({"expert": role})}
+        save_file(tensors, loras_folder / f"{role}.safetensors", metadata=metadata)
+    high, low = (f"{role}.safetensors" for role in pair)
+    right, _ = apply_stack(LoraStack((Row(lora=high, lora_low=low),)), pair, "error")
+    assert set(right) == set(pair)
+    swapped = LoraStack((Row(lora=low, lora_low=high),))
+    with pytest.raises(UserError, match="it was trained for the low_noise expert"):
+        apply_stack(swapped, pair, "error")
+    _, report = apply_stack(swapped, pair, "warn")
+    assert report.text().count("Warning: it was trained for") == 2
+
+
+@pytest.mark.parametrize(("route", "expected"), [("auto", 2), ("both", 2), ("high", 1), ("low", 1)])
+def test_the_route_of_a_pair_takes_both_halves_or_one(pair, loras, route, expected):
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    row = Row(lora=loras("h", rank=2)[0], lora_low=loras("l", rank=2)[0], route=route)
+    patched, report = apply_stack(LoraStack((row,)), pair, "error")
+    assert len(report.files) == expected
+    assert [r for r in pair if patched[r] is not pair[r]] == [f.expert for f in report.files]
 
 
 def test_a_shape_of_another_model_is_named_before_sampling(pair, loras_folder):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 import torch
 from einops import rearrange
@@ -121,12 +124,8 @@ def toy_plan(optimizer: str = "adamw", **changes: Any) -> TrainingPlan:
     """Two experts in short turns; `rate`, `rank`, `dropout` and `clip` go to their places."""
     rate = changes.pop("rate", 1e-2)
     rates = RateSettings(rate=rate, bump=rate / 20, minimum=rate / 10, maximum=rate * 3)
-    lora = LoraSettings(
-        rank=changes.pop("rank", 4), alpha=4.0, dropout=changes.pop("dropout", 0.0)
-    )
-    settings = OptimizerSettings(
-        name=optimizer, weight_decay=1e-3, clip=changes.pop("clip", 1.0)
-    )
+    lora = LoraSettings(rank=changes.pop("rank", 4), alpha=4.0, dropout=changes.pop("dropout", 0.0))
+    settings = OptimizerSettings(name=optimizer, weight_decay=1e-3, clip=changes.pop("clip", 1.0))
     values = {
         "family": "wan 2.2 A14B",
         "steps": 20,
@@ -166,6 +165,15 @@ def same(ours: dict[str, list[torch.Tensor]], theirs: dict[str, list[torch.Tenso
     )
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads cost more than they give at this size."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def toys() -> SimpleNamespace:
     """The toy's parts: expert, experts, clips, plan, trainers, weights, same."""
@@ -178,3 +186,24 @@ def toys() -> SimpleNamespace:
         weights=weights,
         same=same,
     )
+
+
+def write_film(path: Path, *, frames: int = 9, seed: int = 0, fps: int = 16) -> Path:
+    """A small film of one colour."""
+    colour = np.random.default_rng(seed).integers(0, 256, 3, dtype=np.uint8)
+    picture = av.VideoFrame.from_ndarray(np.full((32, 48, 3), colour), format="rgb24")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for number in range(frames):
+            picture.pts = number
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
+def film() -> Callable[..., Path]:
+    """`film(path, frames=9, seed=0)` writes a small film."""
+    return write_film

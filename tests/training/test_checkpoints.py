@@ -254,8 +254,8 @@ def test_a_single_models_file_has_the_plain_name():
 def test_a_loss_that_is_no_number_leaves_a_checkpoint_that_can_be_resumed(toys, store):
     plan = toys.plan(steps=10)
     trainers = toys.trainers(plan)
-    trainers["low_noise"].expert.after_velocity = lambda call, v: v * (
-        float("nan") if call == 1 else 1
+    trainers["low_noise"].expert.after_velocity = lambda call, v: (
+        v * (float("nan") if call == 1 else 1)
     )
     with pytest.raises(UserError):
         train_and_save(plan, trainers, store)

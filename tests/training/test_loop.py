@@ -191,6 +191,28 @@ def test_a_cancel_that_nobody_announced_goes_through(toys):
     assert all(trainer.expert.attached is None for trainer in trainers.values())
 
 
+def test_any_other_error_keeps_the_last_whole_step_too(toys):
+    plan, saved, done = toys.plan(steps=20, accumulate=2), [], []
+    trainers = toys.trainers(plan)
+
+    def run_out_of_memory(call):
+        if len(done) == 7 and call % 2:
+            raise MemoryError("no memory left")
+
+    for trainer in trainers.values():
+        trainer.expert.before_velocity = run_out_of_memory
+    with pytest.raises(MemoryError, match="no memory left"):
+        run(
+            plan,
+            trainers,
+            listen=done.append,
+            save=lambda step, t: saved.append((step, toys.weights(t))),
+        )
+    assert [step for step, _ in saved] == [7]
+    assert toys.same(saved[0][1], plain_run(toys, plan, 7))
+    assert all(trainer.expert.attached is None for trainer in trainers.values())
+
+
 def broken_at(call_number, breaks):
     return lambda call, v: breaks(v) if call == call_number else v
 
@@ -295,9 +317,7 @@ def test_gradients_are_those_of_a_plain_float64_implementation(toys, batch, accu
 
 
 @pytest.mark.parametrize(("optimizer", "clipped"), [("adamw", True), ("automagic", False)])
-def test_adamw_gets_a_clipped_gradient_and_automagic_clips_its_own_update(
-    toys, optimizer, clipped
-):
+def test_adamw_gets_a_clipped_gradient_and_automagic_clips_its_own_update(toys, optimizer, clipped):
     plan = toys.plan(optimizer, clip=1e-3)
     trainer = toys.trainers(plan)["high_noise"]
     seen = []

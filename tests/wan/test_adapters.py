@@ -44,6 +44,7 @@ def test_fresh_adapters_change_nothing_and_yet_can_learn():
         update = adapter(torch.randn(3, inputs))
         assert update.shape == (3, outputs)
         assert update.abs().max() == 0.0
+        assert adapter.dropout == 0.0
         update.sum().backward()
         assert adapter.up.grad.abs().min() > 0.0, "`down` is not zero, so `up` has a gradient"
 

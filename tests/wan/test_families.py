@@ -33,6 +33,14 @@ def test_every_sigma_has_exactly_one_of_two_experts(boundary):
         assert owns("single", sigma, boundary)
 
 
+@pytest.mark.parametrize(
+    ("role", "ends"),
+    [("high_noise", (0.9, 1.0)), ("low_noise", (0.0, 0.9)), ("single", (0.0, 1.0))],
+)
+def test_together_the_experts_cover_all_noise_and_no_more(role, ends):
+    assert sigma_range(role, 0.9) == ends
+
+
 def test_the_boundaries_are_those_of_the_reference():
     assert BOUNDARIES == {"i2v": 0.9, "t2v": 0.875}
 

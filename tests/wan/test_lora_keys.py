@@ -194,6 +194,13 @@ def test_a_layer_that_a_file_names_twice_is_not_dropped_in_silence():
     assert used + len(matched.leftovers) == len(twice)
 
 
+def test_a_factor_that_a_file_names_twice_is_not_dropped_in_silence():
+    stem = "diffusion_model.blocks.0.self_attn.q"
+    twice = only_q() | {f"{stem}.lora_down.weight": torch.zeros(RANK, WIDTH)}
+    matched = match_lora(twice, LAYERS)
+    assert 3 * len(matched.adapters) + len(matched.leftovers) == len(twice)
+
+
 def test_the_matched_factors_are_copies():
     tensors = only_q()
     adapter = match_lora(tensors, LAYERS).adapters["blocks.0.self_attn.q"]

@@ -44,9 +44,7 @@ def test_none_of_a_million_draws_leaves_either_experts_range(boundary, shift):
         assert within(drawn.double()).all(), role
 
 
-@given(
-    boundary=st.floats(0.01, 0.99), shift=st.floats(0.5, 20.0), seed=st.integers(0, 2**31)
-)
+@given(boundary=st.floats(0.01, 0.99), shift=st.floats(0.5, 20.0), seed=st.integers(0, 2**31))
 def test_no_boundary_and_no_shift_lets_a_draw_out(boundary, shift, seed):
     high = draw_sigmas(
         sigma_range("high_noise", boundary), 64, shift=shift, generator=generator(seed)

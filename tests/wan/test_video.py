@@ -137,9 +137,7 @@ def test_a_clip_that_is_too_short_says_how_long_it_is(numbered_clip):
 def test_a_truncated_clip_is_an_error_and_not_a_shorter_clip(
     suffix, container_options, numbered_clip
 ):
-    path = numbered_clip(
-        constant(RATES["30"]), suffix=suffix, container_options=container_options
-    )
+    path = numbered_clip(constant(RATES["30"]), suffix=suffix, container_options=container_options)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 6 // 10])
     with pytest.raises(UserError) as caught:

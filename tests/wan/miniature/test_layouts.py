@@ -46,7 +46,17 @@ def test_the_real_vae_has_its_published_size():
     shapes = vae_layout(96)
     assert len(shapes) == 194
     # Wan2.1_VAE.pth has 507.6 MB in float32.
-    assert 4 * num_parameters(shapes) / 1e6 == pytest.approx(507.6, abs=0.1)
+    assert num_parameters(shapes) == 126_892_531
+
+
+def test_the_vaes_norms_are_of_pictures_in_the_middle_attention_and_of_videos_elsewhere():
+    axes = {name: len(s) for name, s in vae_layout(8).items() if name.endswith("gamma")}
+    assert {name for name in axes if axes[name] == 3} == {
+        "encoder.middle.1.norm.gamma",
+        "decoder.middle.1.norm.gamma",
+    }
+    assert set(axes.values()) == {3, 4}
+    assert all(set(vae_layout(8)[name][1:]) == {1} for name in axes)
 
 
 def test_the_real_text_encoder_has_its_published_size():

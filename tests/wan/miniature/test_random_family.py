@@ -28,7 +28,9 @@ SIZES = {
         2,
     ),
     "text to video": (
-        TransformerSize(width=48, heads=4, layers=3, ffn_width=64, text_width=32, input_channels=16),
+        TransformerSize(
+            width=48, heads=4, layers=3, ffn_width=64, text_width=32, input_channels=16
+        ),
         TextEncoderSize(width=32, heads=4, layers=3, ffn_width=64, tokens=64),
         4,
     ),

@@ -1,0 +1,38 @@
+"""Measures in the development host: `make bench`, or `python dev/environment.py run benchmarks NAME ...`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).absolute().parents[1]
+BENCHMARKS = {
+    "step_time": "seconds a step against a bare loop and against core's TrainLoraNode",
+    "memory": "memory that starting a run adds to the loaded models",
+    "import_time": "what the pack adds to ComfyUI's start",
+}
+
+
+def main(names: list[str]) -> int:
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        print(f"Got {', '.join(unknown)}; there are:", file=sys.stderr)
+        for name, text in BENCHMARKS.items():
+            print(f"  {name:12} {text}", file=sys.stderr)
+        return 2
+    # Python put this folder first on the path, where it has no business.
+    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != ROOT / "benchmarks"]
+    spec = importlib.util.spec_from_file_location("tandem_pack_loader", ROOT / "dev" / "pack.py")
+    loader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loader)
+    loader.load_pack(ROOT)
+    for name in names or BENCHMARKS:
+        print(f"## {name}: {BENCHMARKS[name]}\n", flush=True)
+        importlib.import_module(f"tandem_wan.benchmarks.{name}").main()
+        print(flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,96 @@
+"""The model families that the shipped workflows are made for: their files, sizes and words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HUB = "https://huggingface.co/Comfy-Org/Wan_2.{}_ComfyUI_{}ackaged/resolve/main/split_files/"
+LIGHTNING = {
+    "lora": "wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise.safetensors",
+    "lora_low": "wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise.safetensors",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """The files of a model family, and how it is used."""
+
+    high: str
+    low: str
+    vae: str
+    text_encoder: str
+    image: str
+    folder: str
+    name: str
+    preset: str
+    width: int
+    height: int
+    frames: int
+    steps: int
+    cfg: float
+    templates: str
+    slots: str
+    prompt: str
+    advice: str
+    """What the note of the training workflow begins with."""
+    public: bool = False
+    """Whether its files can be had from the hub."""
+
+    @property
+    def size(self) -> dict[str, int]:
+        return {"width": self.width, "height": self.height}
+
+    def models(self, directory: str, *files: str) -> list[dict[str, str]]:
+        """Where files can be had, for the browser's own download dialog."""
+        if not self.public:
+            return []
+        old = directory == "text_encoders"
+        hub = HUB.format("1" if old else "2", "rep" if old else "Rep")
+        return [
+            {"name": file, "url": f"{hub}{directory}/{file}", "directory": directory}
+            for file in files
+        ]
+
+
+TINY = Family(
+    high="tiny_wan2.2_i2v_high_noise.safetensors",
+    low="tiny_wan2.2_i2v_low_noise.safetensors",
+    vae="tiny_wan2.2_i2v_vae.safetensors",
+    text_encoder="tiny_wan2.2_i2v_umt5.safetensors",
+    image="tandem_demo_first_frame.png",
+    folder="tandem_demo",
+    name="demo",
+    preset="character",
+    width=64,
+    height=64,
+    frames=17,
+    steps=8,
+    cfg=1.0,
+    templates="60% | A {scene} in the style of {trigger}, the camera follows.\n"
+    "40% | A {scene} filmed as {trigger}.",
+    slots="scene = street scene | drive | walk",
+    prompt="A street scene in the style of MERMAID, the camera follows.",
+    advice="Queue this graph as it is: it takes a few minutes on a CPU, with the tiny random models and the "
+    "clips that *make host* lays out. For real videos open *train_and_sample_wan2.2_14B*.",
+)
+PUBLIC = Family(
+    high="wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors",
+    low="wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors",
+    vae="wan_2.1_vae.safetensors",
+    text_encoder="umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+    image="example.png",
+    folder="my_clips",
+    name="mermaid_v1",
+    preset="video effect",
+    width=832,
+    height=480,
+    frames=81,
+    steps=20,
+    cfg=3.5,
+    templates="A {person} transforms into a beautiful {trigger} with shimmering tail underwater.",
+    slots="person = woman | man",
+    prompt="A woman transforms into a beautiful MERMAID with shimmering tail underwater.",
+    advice="Put your clips into *input/my_clips*, write your trigger and captions, choose a first frame, "
+    "then queue.",
+    public=True,
+)

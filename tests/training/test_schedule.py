@@ -1,0 +1,150 @@
+"""Who takes which step and who sees what: a pure function of the plan and a counter."""
+
+import math
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tandem_wan.training.plan import TrainingPlan
+from tandem_wan.training.schedule import (
+    STRATA,
+    batch_indices,
+    expert_steps,
+    generator_for,
+    role_at,
+    sigmas_at,
+    steps_before,
+)
+from tandem_wan.wan.families import sigma_range
+from tandem_wan.wan.flow import share_above
+
+TWO = TrainingPlan(family="wan 2.2 A14B", steps=3000, swap_every=10)
+
+
+@given(
+    boundary=st.sampled_from([0.875, 0.9]),
+    shift=st.floats(1.0, 12.0),
+    swap_every=st.integers(1, 20),
+    steps=st.integers(1, 2000),
+)
+@settings(max_examples=50, deadline=None)
+def test_counting_gives_the_share_within_one_turn(boundary, shift, swap_every, steps):
+    plan = replace(TWO, boundary=boundary, shift=shift, swap_every=swap_every, steps=steps)
+    high = [role_at(plan, step) for step in range(steps)].count("high_noise")
+    assert abs(high - share_above(boundary, shift) * steps) <= swap_every
+
+
+@pytest.mark.parametrize(
+    ("boundary", "shift", "percent"),
+    [(0.9, 3, 25.0), (0.9, 5, 35.7), (0.9, 8, 47.1), (0.875, 5, 41.7), (0.875, 12, 63.2)],
+)
+def test_a_long_run_gives_the_published_shares(boundary, shift, percent):
+    plan = replace(TWO, boundary=boundary, shift=shift, steps=10_000)
+    assert expert_steps(plan)["high_noise"] / 100 == pytest.approx(percent, abs=0.15)
+
+
+@pytest.mark.parametrize("swap_every", [1, 3, 10])
+@pytest.mark.parametrize("shift", [1.0, 5.0, 12.0])
+def test_the_high_expert_begins_and_turns_are_whole(swap_every, shift):
+    plan = replace(TWO, swap_every=swap_every, shift=shift)
+    roles = [role_at(plan, step) for step in range(600)]
+    assert roles[0] == "high_noise"
+    for turn in range(600 // swap_every):
+        assert len(set(roles[turn * swap_every : (turn + 1) * swap_every])) == 1
+    assert set(roles) == {"high_noise", "low_noise"}
+
+
+def test_a_single_model_takes_every_step():
+    plan = replace(TWO, family="single model", steps=50)
+    assert {role_at(plan, step) for step in range(50)} == {"single"}
+    assert expert_steps(plan) == {"single": 50}
+
+
+def test_steps_before_is_what_counting_gives():
+    counts = Counter()
+    for step in range(200):
+        assert steps_before(TWO, step) == {r: counts[r] for r in ("high_noise", "low_noise")}
+        counts[role_at(TWO, step)] += 1
+    assert steps_before(TWO, TWO.steps) == expert_steps(TWO)
+
+
+SHAPES = {
+    "one shape": [(16, 3, 4, 4)] * 7,
+    "three shapes": [(16, 3, 4, 4)] * 5 + [(16, 1, 4, 4)] * 4 + [(16, 3, 8, 4)],
+    "one clip": [(16, 3, 4, 4)],
+}
+
+
+@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("role", ["high_noise", "low_noise"])
+def test_every_clip_comes_once_an_epoch_beside_its_own_shape_only(shapes, batch, role):
+    sizes = Counter(shapes).values()
+    per_epoch = sum(math.ceil(count / batch) for count in sizes)
+    for epoch in range(4):
+        batches = [
+            batch_indices(shapes, batch, epoch * per_epoch + i, seed=0, role=role)
+            for i in range(per_epoch)
+        ]
+        assert sorted(clip for group in batches for clip in group) == list(range(len(shapes)))
+        assert all(len({shapes[clip] for clip in group}) == 1 for group in batches)
+        assert all(1 <= len(group) <= batch for group in batches)
+
+
+def order(seed: int, role: str, epoch: int) -> list[int]:
+    shapes = [(1,)] * 12
+    return [batch_indices(shapes, 1, epoch * 12 + i, seed=seed, role=role)[0] for i in range(12)]
+
+
+def test_the_order_is_another_in_each_epoch_for_each_expert_and_each_seed():
+    orders = [order(0, "high_noise", 0), order(0, "high_noise", 1), order(0, "low_noise", 0)]
+    orders.append(order(1, "high_noise", 0))
+    assert len({tuple(o) for o in orders}) == 4
+    assert order(0, "high_noise", 1) == orders[1]
+
+
+def test_asking_out_of_order_gives_the_same_answers():
+    shapes, indices = SHAPES["three shapes"], list(range(40))
+
+    def answer(index):
+        return (
+            role_at(TWO, index),
+            batch_indices(shapes, 2, index, seed=5, role="low_noise"),
+            sigmas_at(TWO, "low_noise", index, 2).tolist(),
+            generator_for(5, "noise", index).initial_seed(),
+        )
+
+    forwards = {index: answer(index) for index in indices}
+    torch.manual_seed(123)
+    backwards = {index: answer(index) for index in reversed(indices)}
+    assert forwards == backwards
+
+
+def test_a_batch_of_two_continues_where_batches_of_one_would():
+    ones = [sigmas_at(TWO, "high_noise", i, 1).item() for i in range(40)]
+    twos = [sigmas_at(TWO, "high_noise", i, 2).tolist() for i in range(20)]
+    assert [sigma for pair in twos for sigma in pair] == ones
+
+
+@pytest.mark.parametrize("role", ["high_noise", "low_noise"])
+def test_each_group_of_sigmas_covers_the_experts_range_evenly(role):
+    low, high = (
+        sigma / (TWO.shift - (TWO.shift - 1) * sigma) for sigma in sigma_range(role, TWO.boundary)
+    )
+    for group in range(5):
+        sigmas = torch.cat([sigmas_at(TWO, role, group * STRATA + i, 1) for i in range(STRATA)])
+        u = sigmas.double() / (TWO.shift - (TWO.shift - 1) * sigmas.double())
+        part = ((u - low) / (high - low) * STRATA).floor().int().tolist()
+        assert sorted(part) == list(range(STRATA))
+
+
+def test_noise_depends_on_every_word_of_its_name_and_on_nothing_else():
+    names = [(0, "high_noise", "noise", 1), (0, "high_noise", "noise", 2)]
+    names += [(0, "low_noise", "noise", 1), (1, "high_noise", "noise", 1), (0, "dropout", 1)]
+    draws = [torch.randn(4, generator=generator_for(*name)) for name in names]
+    again = [torch.randn(4, generator=generator_for(*name)) for name in reversed(names)]
+    assert all(torch.equal(a, b) for a, b in zip(draws, reversed(again), strict=True))
+    assert len({tuple(draw.tolist()) for draw in draws}) == len(names)

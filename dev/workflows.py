@@ -17,9 +17,9 @@ from .server import HostServer, prepare_base
 
 ROOT = Path(__file__).absolute().parents[1]
 LOADING, LEARNING, MAKING, READING = "#3f789e", "#8A8", "#88A", "#8AA"
-MODELS_PX, TRAINER_PX, USUAL_PX, SAMPLER_PX, REPORTS_PX = 390, 340, 300, 270, 330
-WORDS_PX = 62
-"""Two lines that a node says of itself; the browser puts them below its widgets when it runs."""
+MODELS_PX, TRAINER_PX, USUAL_PX, SAMPLER_PX, REPORTS_PX = 382, 340, 300, 270, 314
+WORDS_PX = 80
+"""Three lines that a node says of itself; the browser puts them below its widgets when it runs."""
 PICTURE_PX, TEXT_PREVIEW_PX = 224, 96
 
 TRAIN_NOTE = """### Train a LoRA pair, then sample with it

@@ -63,8 +63,10 @@ class HostExpert:
         patcher = self._clone or self._model
         # The host's own way to bring weights: it ejects and unpatches whatever another clone left in the
         # shared modules. Inference mode, because weights moved outside of it break the next prompt.
+        # Whole, because a layer that is streamed in computes from a buffer that the next layer overwrites,
+        # and the backward pass would read it again.
         with torch.inference_mode():
-            load_models_gpu([patcher])
+            load_models_gpu([patcher], force_full_load=True)
         with ExitStack() as stack:
             stack.enter_context(normal_weights(self._network))
             stack.enter_context(differentiable_ops())

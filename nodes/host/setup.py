@@ -52,6 +52,7 @@ def check_setup(
 ) -> Setup:
     """Everything that can be wrong before a step is made, with an error for each."""
     models = models_by_role(plan.family, model_high, model_low)
+    wan_models.require_still_weights(models)
     wan_models.require_pair(models)
     first = next(iter(models.values()))
     wan_models.require_vae(vae, first)

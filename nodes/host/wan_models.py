@@ -56,6 +56,17 @@ def require_pair(models: Mapping[Role, ModelPatcher]) -> None:
         )
 
 
+def require_still_weights(models: Mapping[Role, ModelPatcher]) -> None:
+    """Gradients need weights that stay where they are between forward and backward pass."""
+    if any(model.is_dynamic() for model in models.values()):
+        raise UserError(
+            "ComfyUI streams these models with dynamic VRAM, its default on NVIDIA cards.",
+            "Training needs weights that stay in place: a streamed layer's buffer is overwritten before "
+            "its gradient is computed.",
+            "Start ComfyUI with --disable-dynamic-vram.",
+        )
+
+
 def require_vae(vae: object, model: ModelPatcher) -> None:
     """The VAE belongs to the model: 2.1's 16 channels, or 2.2's 48 for the 5B model."""
     channels = model.model.latent_format.latent_channels

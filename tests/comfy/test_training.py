@@ -231,6 +231,13 @@ def test_wan_2_1_image_to_video_trains_with_the_image_features_it_samples_with(
     assert not torch.equal(*velocities)
 
 
+def test_models_that_the_host_streams_are_refused(pair, vae, clip, clips, monkeypatch):
+    """Their layers share a buffer, so gradients would be wrong without a sign."""
+    monkeypatch.setattr(pair["low_noise"], "is_dynamic", lambda: True)
+    with pytest.raises(UserError, match="--disable-dynamic-vram"):
+        _setup(pair, vae, clip, clips)
+
+
 def test_an_fp8_scaled_base_trains_through_its_quantised_weights(
     comfy, family, pair, vae, clip, clips, tmp_path
 ):

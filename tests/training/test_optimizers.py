@@ -137,7 +137,7 @@ def test_a_sign_that_turns_lowers_the_rate_by_one_bump():
 
 
 @given(seed=st.integers(0, 1000), minimum=st.floats(1e-6, 1e-4), span=st.floats(1.0, 50.0))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_rate_ever_leaves_its_bounds(seed, minimum, span):
     maximum = minimum * span
     weight = parameter(3, 4)

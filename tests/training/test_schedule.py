@@ -30,7 +30,7 @@ TWO = TrainingPlan(family="wan 2.2 A14B", steps=3000, swap_every=10)
     swap_every=st.integers(1, 20),
     steps=st.integers(1, 2000),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_counting_gives_the_share_within_one_turn(boundary, shift, swap_every, steps):
     plan = replace(TWO, boundary=boundary, shift=shift, swap_every=swap_every, steps=steps)
     high = [role_at(plan, step) for step in range(steps)].count("high_noise")

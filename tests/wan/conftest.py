@@ -9,6 +9,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# The same examples each time, however busy the machine is.
+settings.register_profile("tandem", deadline=None, derandomize=True)
+settings.load_profile("tandem")
 
 TIME_BASE = Fraction(1, 90_000)
 

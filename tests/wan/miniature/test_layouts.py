@@ -36,7 +36,7 @@ def test_the_real_transformers_have_their_published_sizes(size, tensors, paramet
 
 
 def test_the_image_expert_differs_in_its_20_further_input_channels_alone():
-    image = transformer_layout(TransformerSize(input_channels=36))
+    image = transformer_layout(TransformerSize())
     text = transformer_layout(TransformerSize(input_channels=16))
     assert {name for name in image if image[name] != text[name]} == {"patch_embedding.weight"}
     assert image["patch_embedding.weight"] == (128, 36, 1, 2, 2)

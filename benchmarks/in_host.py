@@ -22,6 +22,9 @@ def import_comfy() -> None:
     from comfy.cli_args import args
 
     args.cpu = not torch.cuda.is_available()
+    # Weights in memory of their own, as on a GPU: matrix products from a mapped file are up to twice as slow,
+    # which would slow those who use the loaded weights and spare those who make copies.
+    args.disable_mmap = True
     import comfy.sd  # noqa: F401
 
     import nodes  # noqa: F401
@@ -42,11 +45,9 @@ def load_pair(size: TransformerSize) -> dict[Role, object]:
         }
 
 
-TEXT_TOKENS = 16
-"""Wan's 512 are 1.6 % of a 480p clip's 32,760 video tokens; a tiny clip needs a short text to keep text small."""
-
-
-def random_clips(latent: tuple[int, int, int], *, count: int, text_width: int) -> list[EncodedClip]:
+def random_clips(
+    latent: tuple[int, int, int], *, count: int, text: tuple[int, int]
+) -> list[EncodedClip]:
     """Clips of noise: what is timed or weighed does not depend on their content."""
     generator = torch.Generator().manual_seed(0)
 
@@ -57,7 +58,7 @@ def random_clips(latent: tuple[int, int, int], *, count: int, text_width: int) -
         EncodedClip(
             name=str(index),
             x0=noise(16, *latent),
-            context=noise(TEXT_TOKENS, text_width),
+            context=noise(*text),
             mask=torch.zeros(4, *latent),
             image_latent=noise(16, *latent),
         )

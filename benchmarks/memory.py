@@ -77,7 +77,7 @@ def _run(pair: dict, size: TransformerSize) -> dict[str, int]:
         experts = {
             role: HostExpert(m, role, sigma_range(role, plan.boundary)) for role, m in pair.items()
         }
-        clips = random_clips(LATENT, count=2, text_width=size.text_width)
+        clips = random_clips(LATENT, count=2, text=(16, size.text_width))
         trainers = build_trainers(plan, experts, clips)
         train(plan, trainers, save=lambda *_: None, listen=listen)
     own = sum(_bytes(t.adapters.parameters()) for t in trainers.values())

@@ -184,12 +184,14 @@ class TandemJobResult(io.ComfyNode):
         chosen = _pick_step(job, checkpoint, step)
         paths: dict[Role, Path] = {role: job.store.file(chosen, role) for role in job.plan.roles()}
         files: dict[Role, str] = {role: lora_name(path) for role, path in paths.items()}
-        report = f"{job.name}, step {chosen} of {job.plan.steps}: {' and '.join(files.values())}"
+        lines = [
+            f"step {chosen} of {job.plan.steps} ({', '.join(map(str, job.store.steps()))} are there)"
+        ]
         if checkpoint == "best":
-            report += (
-                "\nbest is the last checkpoint: there is no held-out loss to tell a better one."
+            lines.append(
+                "best is the last checkpoint: there is no held-out loss to tell a better one"
             )
-        report += f"\nCheckpoints: {', '.join(map(str, job.store.steps()))}"
+        report = "\n".join([*lines, *files.values()])
         node_text(cls.hidden.unique_id, report)
         high = files.get("high_noise") or files.get("single", "")
         stack = _stack(files, _trigger(next(iter(paths.values()))))

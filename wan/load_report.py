@@ -81,13 +81,11 @@ class LoadReport:
         return sum(file.total for file in self.files)
 
     def text(self) -> str:
-        """Readable as it stands; the last line is the sum."""
+        """Readable as it stands; the sum comes first."""
         if not self.files:
-            return "\n".join([*self.notes, "No LoRA was applied."])
+            return "\n".join(["No LoRA was applied.", *self.notes])
         body = [file.text() for file in self.files]
-        return "\n".join(
-            [*body, *self.notes, f"Sum: {self.matched} of {self.total} modules matched."]
-        )
+        return "\n".join([f"{self.matched} of {self.total} modules matched.", *body, *self.notes])
 
 
 def file_report(

@@ -79,8 +79,9 @@ def loss_line(curves: Curves) -> str:
     for role, points in curves.items():
         recent = [loss for _, loss in points[-max(5, len(points) // 10) :]]
         if recent:
-            parts.append(f"{role.replace('_', ' ')} loss {sum(recent) / len(recent):.4f}")
-    return ", ".join(parts)
+            name = {"high_noise": "high ", "low_noise": "low "}.get(role, "")
+            parts.append(f"{name}{sum(recent) / len(recent):.4f}")
+    return f"loss: {', '.join(parts)}" if parts else ""
 
 
 def counting(what: str, node_id: str | None) -> Callable[[int, int], None]:

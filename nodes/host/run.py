@@ -21,7 +21,7 @@ from .borders import gradients
 from .encode import encode_dataset
 from .expert import HostExpert
 from .places import jobs_root, publish_folder
-from .progress import TrainingProgress, counting
+from .progress import TrainingProgress, counting, node_text
 from .setup import Setup
 
 logger = logging.getLogger("tandem.training")
@@ -56,6 +56,7 @@ def run_in_prompt(setup: Setup, job: Job, node_id: str | None) -> None:
         raise
     job.set_state(end)
     if end == "stopped":
+        node_text(node_id, f"stopped at step {job.step} and saved; queue it again and it goes on")
         raise InterruptProcessingException()
 
 

@@ -1,6 +1,7 @@
 """The loop learns, keeps the experts apart, and stops without losing a whole step."""
 
 import math
+import time
 from itertools import pairwise
 
 import pytest
@@ -113,8 +114,9 @@ def test_a_run_is_saved_every_so_often_and_at_its_end_once(toys):
 
 
 def test_events_count_both_experts_and_tell_finite_numbers(toys):
-    plan, events = toys.plan("automagic", steps=12), []
+    plan, events, began = toys.plan("automagic", steps=12), [], time.perf_counter()
     run(plan, toys.trainers(plan), listen=events.append)
+    assert 0 < sum(event.seconds for event in events) <= time.perf_counter() - began
     assert [event.step for event in events] == list(range(1, 13))
     assert [event.role for event in events] == [role_at(plan, step) for step in range(12)]
     assert {event.steps for event in events} == {12}

@@ -6,13 +6,13 @@ from PIL import ImageColor
 from tandem_wan.training.plots import COLOURS, loss_plot
 
 
-def line_pixels(picture, role: str) -> tuple[np.ndarray, np.ndarray]:
+def line_pixels(picture, role: str, legend: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Columns and rows where the picture has the full colour of an expert's line."""
     pixels = np.asarray(picture).astype(int)
     colour = np.array(ImageColor.getrgb(COLOURS[role]))
     rows, columns = np.nonzero((np.abs(pixels - colour) <= 2).all(axis=2))
     # The legend's own line lies in the top right corner, right of every curve drawn here.
-    inside = columns < 500
+    inside = (columns >= 500) if legend else (columns < 500)
     return columns[inside], rows[inside]
 
 
@@ -84,6 +84,14 @@ def test_each_step_is_a_pale_dot_at_its_own_loss():
     assert lone.any(), "far above the running mean"
     middle = (line_columns.min() + line_columns.max()) / 2
     assert columns[lone].mean() == pytest.approx(middle, abs=8)
+
+
+def test_the_legend_shows_each_expert_that_has_a_curve():
+    picture = plot(high_noise=curve(lambda s: 0.3), low_noise=curve(lambda s: 0.1))
+    assert len(line_pixels(picture, "high_noise", legend=True)[0]) > 20
+    assert len(line_pixels(picture, "low_noise", legend=True)[0]) > 20
+    lone = plot(high_noise=curve(lambda s: 0.3), low_noise=[])
+    assert len(line_pixels(lone, "low_noise", legend=True)[0]) == 0
 
 
 def test_an_empty_run_is_an_empty_picture_of_the_size_asked_for():

@@ -88,7 +88,7 @@ def test_a_file_that_matches_nothing_is_never_whole():
     assert not only_image.whole
 
 
-def test_the_last_line_of_a_stacks_report_is_the_sum():
+def test_the_first_line_of_a_stacks_report_is_the_sum():
     files = (
         report_of(pair("blocks.0.self_attn.q"), pair("blocks.1.self_attn.q")),
         report_of(pair("blocks.0.self_attn.k"), pair("blocks.9.self_attn.k")),
@@ -96,10 +96,10 @@ def test_the_last_line_of_a_stacks_report_is_the_sum():
     report = LoadReport(files, ("y.safetensors -> low_noise: strength 0, not applied",))
     assert (report.matched, report.total) == (3, 4)
     lines = report.text().splitlines()
-    assert lines[-1] == "Sum: 3 of 4 modules matched."
-    assert "strength 0, not applied" in lines[-2]
+    assert lines[0] == "3 of 4 modules matched."
+    assert "strength 0, not applied" in lines[-1]
 
 
 def test_an_empty_stack_says_that_nothing_was_applied():
     assert LoadReport().text() == "No LoRA was applied."
-    assert LoadReport(notes=("row 1 is off",)).text() == "row 1 is off\nNo LoRA was applied."
+    assert LoadReport(notes=("row 1 is off",)).text() == "No LoRA was applied.\nrow 1 is off"

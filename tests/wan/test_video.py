@@ -300,6 +300,13 @@ def test_a_picture_of_the_right_size_passes_through_unchanged():
     torch.testing.assert_close(video, pictures.float() / 255, rtol=0, atol=1e-5)
 
 
+def test_detail_finer_than_the_clip_becomes_its_mean_and_no_moire():
+    checks = (torch.arange(96)[:, None] + torch.arange(96)) % 2 * 255
+    pictures = checks.to(torch.uint8)[None, :, :, None].expand(1, 96, 96, 3)
+    video = fit_frames(pictures, ClipSize(32, 32, 1))
+    assert (video[0, 2:-2, 2:-2] - 0.5).abs().max() < 0.05
+
+
 def test_scaling_never_leaves_the_range_of_colours():
     checks = (torch.arange(64)[:, None] // 8 + torch.arange(64) // 8) % 2 * 255
     pictures = checks.to(torch.uint8)[None, :, :, None].expand(1, 64, 64, 3)

@@ -63,6 +63,9 @@ def test_the_real_text_encoder_has_its_published_size():
     size = TextEncoderSize(width=4096, heads=64, layers=24, ffn_width=10240, vocabulary=256384)
     # models_t5_umt5-xxl-enc-bf16.pth has 11.36 GB.
     assert 2 * num_parameters(text_encoder_layout(size)) / 1e9 == pytest.approx(11.36, abs=0.01)
+    bias = "encoder.block.{}.layer.0.SelfAttention.relative_attention_bias.weight"
+    # relative_attention_num_buckets of google/umt5-xxl, config.json; UMT5 has them in every layer.
+    assert all(text_encoder_layout(size)[bias.format(i)] == (32, 64) for i in range(24))
 
 
 @pytest.mark.parametrize("width", [4, 8])

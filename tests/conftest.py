@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).absolute().parents[1]
 
@@ -46,6 +47,8 @@ def comfy(comfyui):
     from comfy.cli_args import args
 
     args.cpu = True
+    # Toy networks gain nothing from a second thread, and on a busy machine they wait for it.
+    torch.set_num_threads(1)
     import comfy.sd
 
     import nodes

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +35,9 @@ class Identity:
 
     def job_id(self) -> str:
         """16 hex digits, equal for equal runs."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        # The plan's notes are words for people: to reword them makes no other run.
+        values = asdict(replace(self, plan=replace(self.plan, notes=())))
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Job:

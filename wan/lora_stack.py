@@ -140,22 +140,31 @@ def _with_numbers(row: Row) -> Row:
     return replace(row, high=float(row.high), low=float(row.low))
 
 
-# Whole words only: `highway` and `style_low_poly` say nothing about experts unless the word stands alone
-# beside "noise", or is the usual abbreviation in capitals.
-_HIGH = re.compile(r"(?<![a-z0-9])(high[_\- ]?noise|high)(?![a-z0-9])", re.IGNORECASE)
-_LOW = re.compile(r"(?<![a-z0-9])(low[_\- ]?noise|low)(?![a-z0-9])", re.IGNORECASE)
-_HN = re.compile(r"(?<![A-Za-z0-9])HN(?![A-Za-z0-9])")
-_LN = re.compile(r"(?<![A-Za-z0-9])LN(?![A-Za-z0-9])")
+# A word says something about experts when it stands before "noise", in capitals, at the end, or before a
+# version; `highway`, `style_low_poly` and `high_quality` say nothing.
+_SPEAKS = {
+    side: re.compile(
+        rf"(?i:(?<![a-z0-9]){side}(?:[_\- ]?noise(?![a-z0-9])|$|(?=[_\- .]v?\d)))"
+        rf"|(?<![A-Za-z0-9])(?:{side.upper()}|{side[0].upper()}N)(?![A-Za-z0-9])"
+    )
+    for side in ("high", "low")
+}
+_MENTIONS = {
+    side: re.compile(
+        rf"(?i:(?<![a-z0-9]){side}(?![a-z0-9]))|(?<![A-Za-z0-9]){side[0].upper()}N(?![A-Za-z0-9])"
+    )
+    for side in ("high", "low")
+}
 
 
 def expert_in_name(name: str) -> Literal["high", "low"] | None:
     """The expert that a file name speaks of, or None when it speaks of none or of both."""
-    stem = name.replace("\\", "/").rsplit("/", 1)[-1]
-    high = bool(_HIGH.search(stem) or _HN.search(stem))
-    low = bool(_LOW.search(stem) or _LN.search(stem))
-    if high == low:
-        return None
-    return "high" if high else "low"
+    stem = name.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".safetensors", 1)[0]
+    if _SPEAKS["high"].search(stem) and not _MENTIONS["low"].search(stem):
+        return "high"
+    if _SPEAKS["low"].search(stem) and not _MENTIONS["high"].search(stem):
+        return "low"
+    return None
 
 
 def decide_route(row: Row, metadata_expert: object) -> tuple[Route, str]:

@@ -121,6 +121,8 @@ def _timed_frames(
     step, fallback = _frame_seconds(container), 0.0
     try:
         for frame in container.decode(video=0):
+            if frame.is_corrupt:
+                raise _undecodable(path, "a frame is damaged")
             time = frame.time if frame.time is not None else fallback
             fallback = time + step
             yield time, frame

@@ -35,3 +35,11 @@ def clip(comfy, family):
 
     with torch.inference_mode():
         return load_text_encoder(family.text_encoder)
+
+
+@pytest.fixture
+def encoded(pair, vae, clip, clips):
+    """The three real clips as the networks see them."""
+    from tandem_wan.dev import training_rig
+
+    return training_rig.encode(pair, vae, clip, clips)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,9 @@ def nodes(comfy):
 def _classes():
     from tandem_wan.nodes.extension import TandemExtension
 
-    found = asyncio.run(TandemExtension().get_node_list())
+    # In a thread of its own: the browser tests leave an event loop running in this one.
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(asyncio.run, TandemExtension().get_node_list()).result()
     return {node.GET_SCHEMA().node_id: node for node in found}
 
 

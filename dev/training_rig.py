@@ -1,0 +1,76 @@
+"""What the tests of training in the host share: setups, trainers, one micro-batch. Needs ComfyUI imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..training.dataset import load_dataset
+from ..training.loop import ExpertTrainer, build_trainers
+from ..training.plan import OptimizerSettings, RateSettings, TrainingPlan
+from ..training.samples import EncodedClip
+from ..wan.families import sigma_range
+from ..wan.shapes import checked_clip_size
+
+
+def encode(
+    models: Mapping[str, Any], vae: Any, clip: Any, clips: Path, **more: Any
+) -> list[EncodedClip]:
+    from ..nodes.host.encode import encode_dataset
+
+    with torch.inference_mode():
+        return encode_dataset(setup(models, vae, clip, clips, **more))
+
+
+def setup(models: Mapping[str, Any], vae: Any, clip: Any, clips: Path, **more: Any) -> Any:
+    from ..nodes.host.setup import check_setup
+
+    dataset = load_dataset(clips, "video", trigger="X", size=checked_clip_size(64, 64, 9), fps=16.0)
+    sockets = {"model_high": models.get("high_noise"), "model_low": models.get("low_noise")}
+    with torch.inference_mode():
+        return check_setup(plan(), dataset, clip=clip, vae=vae, **{**sockets, **more})
+
+
+def plan(**changes: Any) -> TrainingPlan:
+    rates = RateSettings(rate=2e-3)
+    values = {"high": rates, "low": rates, "optimizer": OptimizerSettings(name="adamw")}
+    return TrainingPlan(**{"save_every": 1000, **values, **changes})
+
+
+def trainers(
+    plan: TrainingPlan, pair: Mapping[str, Any], clips: list[EncodedClip]
+) -> dict[str, ExpertTrainer]:
+    from ..nodes.host.expert import HostExpert
+
+    experts = {
+        role: HostExpert(
+            model,
+            role,
+            sigma_range(role, plan.boundary),
+            checkpoint_blocks=plan.checkpoint_blocks,
+        )
+        for role, model in pair.items()
+    }
+    with training():
+        return build_trainers(plan, experts, clips)
+
+
+def training() -> AbstractContextManager[None]:
+    from ..nodes.host.borders import gradients
+
+    return gradients()
+
+
+def gradients_of_one_micro_batch(trainer: ExpertTrainer) -> list[torch.Tensor]:
+    with training():
+        trainer.expert.attach(trainer.adapters)
+        with trainer.expert.in_use():
+            trainer._micro_batch(0)
+        trainer.expert.detach()
+    found = [p.grad.clone() for p in trainer.adapters.parameters()]
+    trainer.optimizer.zero_grad()
+    return found

@@ -1,0 +1,165 @@
+"""Training on every kind of base: a lone expert, Wan 2.1, quantised weights; and the one that is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tandem_wan.dev import training_rig as rig
+from tandem_wan.training.loop import train
+from tandem_wan.wan.errors import UserError
+from tandem_wan.wan.miniature.layouts import TransformerSize, transformer_layout
+from tandem_wan.wan.miniature.random_family import random_tensors
+
+pytestmark = pytest.mark.comfy
+
+
+@pytest.mark.parametrize("role", ["high_noise", "low_noise"])
+def test_a_family_chosen_by_hand_makes_a_lone_model_the_expert_of_its_socket(
+    pair, vae, clip, clips, role
+):
+    from tandem_wan.nodes.host.setup import check_setup, models_by_role
+
+    assert list(models_by_role("auto", pair[role], None)) == ["single"]
+    sockets = {"high_noise": "model_high", "low_noise": "model_low"}
+    models = {"model_high": None, "model_low": None, sockets[role]: pair[role]}
+    dataset = rig.setup(pair, vae, clip, clips).dataset
+    with torch.inference_mode():
+        setup = check_setup(
+            rig.plan(steps=4, family="wan 2.2 A14B"), dataset, clip=clip, vae=vae, **models
+        )
+        encoded = rig.encode(pair, vae, clip, clips)
+    assert setup.plan.roles() == (role,) and "takes all 4 steps" in " ".join(setup.notes)
+    seen = []
+    with rig.training():
+        trainers = rig.trainers(setup.plan, {role: pair[role]}, encoded)
+        train(
+            setup.plan, trainers, save=lambda *a: None, listen=lambda event: seen.append(event.role)
+        )
+    assert seen == [role] * 4
+
+
+def test_wan_2_1_image_to_video_trains_with_the_image_features_it_samples_with(
+    comfy, family, vae, clip, clips, tmp_path
+):
+    """A 2.1 I2V network wants features of the first frame; another first frame gives another velocity."""
+    from tandem_wan.training.samples import stack_batch
+
+    model = _wan_2_1_i2v(comfy, tmp_path)
+    with pytest.raises(UserError, match="clip_vision is not connected"):
+        rig.encode({"high_noise": model}, vae, clip, clips)
+    encoded = rig.encode({"high_noise": model}, vae, clip, clips, clip_vision=_FakeClipVision())
+    assert encoded[0].clip_vision.shape == (257, 1280)
+    plan = rig.plan(steps=2, family="single model")
+    trainer = rig.trainers(plan, {"single": model}, encoded)["single"]
+    gradients = rig.gradients_of_one_micro_batch(trainer)
+    assert all(torch.isfinite(g).all() for g in gradients)
+    batch = stack_batch(encoded[:1], torch.device("cpu"))
+    velocities = []
+    for factor in (1.0, 2.0):
+        condition = replace(batch.condition, clip_vision=batch.condition.clip_vision * factor)
+        with rig.training(), trainer.expert.in_use(), torch.no_grad():
+            velocities.append(
+                trainer.expert.velocity(batch.x0, torch.tensor([0.5]), batch.context, condition)
+            )
+    assert not torch.equal(*velocities)
+
+
+def test_models_that_the_host_streams_are_refused(pair, vae, clip, clips, monkeypatch):
+    """Their layers share a buffer, so gradients would be wrong without a sign."""
+    monkeypatch.setattr(pair["low_noise"], "is_dynamic", lambda: True)
+    with pytest.raises(UserError, match="--disable-dynamic-vram"):
+        rig.setup(pair, vae, clip, clips)
+
+
+def test_an_fp8_scaled_base_trains_through_its_quantised_weights(
+    comfy, family, pair, vae, clip, clips, tmp_path
+):
+    """The form in which the public 14B files come: gradients are those of the dequantised base."""
+    from tandem_wan.nodes.host.wan_models import model_digest
+
+    scaled = {
+        role: _fp8_scaled(comfy, getattr(family, role), tmp_path / f"{role}.safetensors")
+        for role in ("high_noise", "low_noise")
+    }
+    weight = scaled["high_noise"].model.diffusion_model.blocks[0].self_attn.q.weight
+    assert type(weight.data) is not torch.Tensor, "the host has not quantised it"
+    digests = {model_digest(model) for model in (*scaled.values(), *pair.values())}
+    assert len(digests) == 4
+    encoded = rig.encode(scaled, vae, clip, clips)
+    plan = rig.plan(steps=30, swap_every=3)
+    losses = {role: [] for role in scaled}
+    with rig.training():
+        trainers = rig.trainers(plan, scaled, encoded[:1])
+        train(
+            plan,
+            trainers,
+            save=lambda *a: None,
+            listen=lambda event: losses[event.role].append(event.loss),
+        )
+    for curve in losses.values():
+        assert sum(curve[-4:]) < 0.95 * sum(curve[:4])
+    # The next prompt samples: weights that training had touched outside inference mode would fail here.
+    with torch.inference_mode():
+        x = torch.randn(1, 36, 3, 8, 8)
+        comfy.model_management.load_models_gpu([scaled["high_noise"]])
+        network = scaled["high_noise"].model.diffusion_model
+        out = network(
+            x, torch.tensor([900.0]), context=torch.randn(1, 8, 64), transformer_options={}
+        )
+    assert torch.isfinite(out).all()
+
+
+class _FakeClipVision:
+    """The host's CLIP vision model has no small form; its output is all that is taken from it."""
+
+    def encode_image(self, image):
+        import comfy.clip_vision
+
+        output = comfy.clip_vision.Output()
+        generator = torch.Generator().manual_seed(int(image.sum().item() * 1000))
+        output.penultimate_hidden_states = torch.randn(1, 257, 1280, generator=generator)
+        return output
+
+
+def _wan_2_1_i2v(comfy, folder):
+    size = TransformerSize()
+    shapes = transformer_layout(size)
+    width = size.width
+    for index, (out, into) in {1: (1280, 1280), 3: (width, 1280)}.items():
+        shapes[f"img_emb.proj.{index}.weight"] = (out, into)
+        shapes[f"img_emb.proj.{index}.bias"] = (out,)
+    for index, wide in {0: 1280, 4: width}.items():
+        shapes[f"img_emb.proj.{index}.norm.weight"] = (wide,)
+    for block in range(size.layers):
+        for name in ("k_img", "v_img"):
+            shapes[f"blocks.{block}.cross_attn.{name}.weight"] = (width, width)
+            shapes[f"blocks.{block}.cross_attn.{name}.bias"] = (width,)
+        shapes[f"blocks.{block}.cross_attn.norm_k_img.weight"] = (width,)
+    tensors = random_tensors(shapes, torch.Generator().manual_seed(3))
+    for index, wide in {0: 1280, 4: width}.items():
+        tensors[f"img_emb.proj.{index}.weight"] = tensors.pop(f"img_emb.proj.{index}.norm.weight")
+        tensors[f"img_emb.proj.{index}.bias"] = torch.zeros(wide)
+    config = {"transformer": {"num_heads": size.heads, "text_dim": size.text_width}}
+    path = folder / "wan2.1_i2v.safetensors"
+    save_file(tensors, path, metadata={"config": json.dumps(config)})
+    with torch.inference_mode():
+        return comfy.sd.load_diffusion_model(str(path))
+
+
+def _fp8_scaled(comfy, source, target):
+    with safe_open(source, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(source)
+    for key in [k for k in tensors if k.startswith("blocks.") and tensors[k].ndim == 2]:
+        scale = tensors[key].abs().max() / 448
+        tensors[key] = (tensors[key] / scale).to(torch.float8_e4m3fn)
+        tensors[key.replace(".weight", ".scale_weight")] = scale
+    tensors["scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
+    save_file(tensors, target, metadata=metadata)
+    with torch.inference_mode():
+        return comfy.sd.load_diffusion_model(str(target))

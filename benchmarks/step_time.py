@@ -37,6 +37,7 @@ def main() -> None:
         )
         pair = load_pair(size)
         clips = random_clips(LATENT, count=4, text=text)
+        print(f"  change of experts: {_swap(pair) * 1e3:.1f} ms")
         for recompute in (False, True):
             runs = {
                 "ours": lambda r=recompute, p=pair, c=clips: _ours(p, c, r),
@@ -97,6 +98,27 @@ def _ours(pair: dict, clips: list, recompute: bool) -> float:
         began = time.perf_counter()
         train(plan, trainers, save=lambda *_: None, listen=lambda _: None)
         return (time.perf_counter() - began) / plan.steps
+
+
+def _swap(pair: dict) -> float:
+    """Seconds to leave one expert and enter the other, adapters attached: the median of many."""
+    from ..nodes.host.borders import gradients
+    from ..nodes.host.expert import HostExpert
+    from ..wan.adapters import AdapterSet
+
+    experts = [HostExpert(model, role, sigma_range(role, 0.9)) for role, model in pair.items()]
+    seconds = []
+    with gradients():
+        for expert in experts:
+            expert.attach(AdapterSet({}))
+        for turn in range(20):
+            began = time.perf_counter()
+            with experts[turn % 2].in_use():
+                pass
+            seconds.append(time.perf_counter() - began)
+        for expert in experts:
+            expert.detach()
+    return statistics.median(seconds[2:])
 
 
 def _bare(model: object, clips: list, recompute: bool) -> float:

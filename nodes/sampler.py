@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import comfy.samplers
 from comfy_api.latest import io
 
+from . import sockets
 from .host.progress import node_text
 from .host.sampling import Request, make_schedule, sample_pair, with_shift
 from .host.wan_models import require_pair, require_wan
@@ -30,9 +31,7 @@ class TandemDualSampler(io.ComfyNode):
             "one model it is a plain sampler.",
             search_aliases=["ksampler", "wan 2.2 sampler", "moe sampler", "two stage sampler"],
             inputs=[
-                io.Model.Input(
-                    "model_high", tooltip="The high-noise expert (runs first), or a single model."
-                ),
+                io.Model.Input("model_high", tooltip=sockets.HIGH_TIP),
                 io.Conditioning.Input(
                     "positive", tooltip="What the clip is to show; put the trigger in."
                 ),
@@ -115,9 +114,7 @@ class TandemDualSampler(io.ComfyNode):
                     optional=True,
                     tooltip="Share of the schedule that is run; 1.0 starts from pure noise.",
                 ),
-                io.Model.Input(
-                    "model_low", optional=True, tooltip="The low-noise expert (runs second)."
-                ),
+                io.Model.Input("model_low", optional=True, tooltip=sockets.LOW_TIP),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent"),

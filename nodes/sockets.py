@@ -13,6 +13,10 @@ Plan = io.Custom("TANDEM_PLAN")
 Job = io.Custom("TANDEM_JOB")
 Stack = io.Custom("TANDEM_STACK")
 
+# People get it backwards, so every node with experts says it the same way.
+HIGH_TIP = "The high-noise expert (runs first: motion, layout), or a single model."
+LOW_TIP = "The low-noise expert (runs second: detail)."
+
 
 def first_error(*checks: Callable[[], object]) -> bool | str:
     """For `validate_inputs`: True, or the text of the first check that fails, so that the queue refuses."""

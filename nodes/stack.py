@@ -100,11 +100,9 @@ class TandemApplyStack(io.ComfyNode):
                 io.Model.Input(
                     "model_high",
                     optional=True,
-                    tooltip="The high-noise expert (runs first), or a single model.",
+                    tooltip=sockets.HIGH_TIP,
                 ),
-                io.Model.Input(
-                    "model_low", optional=True, tooltip="The low-noise expert (runs second)."
-                ),
+                io.Model.Input("model_low", optional=True, tooltip=sockets.LOW_TIP),
                 io.Combo.Input(
                     "family",
                     options=list(FAMILIES),

@@ -64,6 +64,12 @@ class ExpertTrainer:
             self.optimizer.zero_grad(set_to_none=True)
         return loss, norm
 
+    def to(self, device: torch.device) -> None:
+        """Adapters and, after a resume, the optimizer's memory of them; its step counts stay on the CPU."""
+        self.adapters.to(device)
+        for state in self.optimizer.state.values():
+            state.update({k: v.to(device) for k, v in state.items() if torch.is_tensor(v) and v.ndim})
+
     def _micro_batch(self, index: int) -> torch.Tensor:
         plan, device = self.plan, self.expert.device
         chosen = batch_indices(self.shapes, plan.batch, index, seed=plan.seed, role=self.role)
@@ -138,7 +144,7 @@ def train(
 
 def _attach_all(attached: ExitStack, trainers: Mapping[Role, ExpertTrainer]) -> None:
     for trainer in trainers.values():
-        trainer.adapters.to(trainer.expert.device)
+        trainer.to(trainer.expert.device)
         trainer.expert.attach(trainer.adapters)
         attached.callback(trainer.expert.detach)
 

@@ -266,3 +266,19 @@ def test_a_loss_that_is_no_number_leaves_a_checkpoint_that_can_be_resumed(toys, 
     assert all(weight.isfinite().all() for role in kept for weight in kept[role])
     assert len(train_and_save(plan, again, store, first_step=step)) == 10 - step
     assert json.loads(read_metadata(store.file(10, "low_noise"))["tandem"])["step"] == 10
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "automagic"])
+def test_what_a_resumed_optimizer_remembers_goes_where_the_weights_go(toys, store, optimizer):
+    """A state that stays behind on the CPU would end a run that goes on on a GPU."""
+    plan = toys.plan(optimizer)
+    train_and_save(plan, toys.trainers(plan), store, until=8)
+    resumed = toys.trainers(plan)
+    assert store.resume(resumed) == 8
+    for trainer in resumed.values():
+        trainer.to(torch.device("meta"))
+        states = list(trainer.optimizer.state.items())
+        assert states
+        for weight, state in states:
+            assert weight.device.type == "meta"
+            assert all(v.device.type == "meta" for v in state.values() if v.ndim)

@@ -68,7 +68,9 @@ class ExpertTrainer:
         """Adapters and, after a resume, the optimizer's memory of them; its step counts stay on the CPU."""
         self.adapters.to(device)
         for state in self.optimizer.state.values():
-            state.update({k: v.to(device) for k, v in state.items() if torch.is_tensor(v) and v.ndim})
+            state.update(
+                {k: v.to(device) for k, v in state.items() if torch.is_tensor(v) and v.ndim}
+            )
 
     def _micro_batch(self, index: int) -> torch.Tensor:
         plan, device = self.plan, self.expert.device

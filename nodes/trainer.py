@@ -221,9 +221,9 @@ def _pick_step(job: Job, checkpoint: str, step: int) -> int:
     steps = job.store.steps()
     if not steps:
         raise UserError(
-            f"{job.name} has no checkpoint yet.",
-            "A run writes its first after some steps.",
-            "Let it run.",
+            f"{job.name} has no checkpoint in {job.folder}.",
+            "A run writes them there; they were deleted, or it has not come that far.",
+            "Queue the trainer under another name, or restart ComfyUI to train this one again.",
         )
     if checkpoint != "step":
         return steps[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import secrets
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..wan.adapters import AdapterSet
@@ -18,8 +20,12 @@ from ..wan.families import Role
 from ..wan.lora_files import adapter_tensors
 from .loop import ExpertTrainer
 
+logger = logging.getLogger("tandem.training")
+
 # Not .safetensors: it lies under a LoRA folder and is none.
 STATE_FILE = "resume.state"
+KEPT_STATES = 2
+"""Checkpoints that can be resumed: the newest, and one to fall back on."""
 _STEP_FOLDER = re.compile(r"step_(\d{6,})")
 
 
@@ -46,9 +52,9 @@ class CheckpointStore:
     def save(
         self, step: int, trainers: Mapping[Role, ExpertTrainer], metadata: Mapping[str, object]
     ) -> None:
-        """All experts and what resuming needs; the state of earlier steps is dropped once this one stands."""
+        """All experts and what resuming needs; the states of the two newest steps are kept."""
         target = self._step_folder(step)
-        if target.is_dir():
+        if (target / STATE_FILE).is_file():
             return
         beside = self.folder / f".{target.name}.{secrets.token_hex(4)}"
         beside.mkdir(parents=True)
@@ -63,12 +69,11 @@ class CheckpointStore:
             # Named as LoRAs last: the host lists .safetensors in hidden folders too.
             for role in trainers:
                 os.replace(beside / f"{role}.part", beside / self.file(step, role).name)
-            os.replace(beside, target)
+            _put_in_place(beside, target)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
-        for earlier in self.steps():
-            if earlier < step:
-                (self._step_folder(earlier) / STATE_FILE).unlink(missing_ok=True)
+        for earlier in self.steps()[:-KEPT_STATES]:
+            (self._step_folder(earlier) / STATE_FILE).unlink(missing_ok=True)
 
     def resume(self, trainers: Mapping[Role, ExpertTrainer]) -> int:
         """Loads the newest checkpoint that can be resumed into the trainers; returns its step, or 0.
@@ -79,9 +84,17 @@ class CheckpointStore:
             shutil.rmtree(unfinished, ignore_errors=True)
         for step in reversed(self.steps()):
             state = self._step_folder(step) / STATE_FILE
-            if state.is_file():
-                _load_tensors(trainers, load_file(state))
-                return step
+            if not state.is_file():
+                continue
+            try:
+                tensors = load_file(state)
+            except SafetensorError as error:
+                logger.warning(
+                    "%s cannot be read (%s): an earlier checkpoint is taken.", state, error
+                )
+                continue
+            _load_tensors(trainers, tensors)
+            return step
         return 0
 
     def publish(self, step: int, roles: tuple[Role, ...], target: Path) -> dict[Role, Path]:
@@ -103,6 +116,15 @@ class CheckpointStore:
 
     def _step_folder(self, step: int) -> Path:
         return self.folder / f"step_{step:06d}"
+
+
+def _put_in_place(beside: Path, target: Path) -> None:
+    """Renames a whole checkpoint into place; one that a run does again takes the place of the old."""
+    old = beside.with_name(f"{beside.name}.old")
+    if target.is_dir():
+        os.replace(target, old)
+    os.replace(beside, target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _lora_metadata(

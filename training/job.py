@@ -32,6 +32,7 @@ class Identity:
     base: tuple[tuple[Role, str], ...]
     vae: str
     text_encoder: str
+    clip_vision: str = ""
 
     def job_id(self) -> str:
         """16 hex digits, equal for equal runs."""
@@ -144,11 +145,11 @@ def open_job(root: Path, identity: Identity) -> Job:
 
 def _differences(identity: Identity, before: Mapping[str, object]) -> list[str]:
     now = json.loads(json.dumps(asdict(identity)))
-    changed = [
-        part for part in ("dataset", "base", "vae", "text_encoder") if now[part] != before[part]
-    ]
+    parts = ("dataset", "base", "vae", "text_encoder", "clip_vision")
+    changed = [part for part in parts if now[part] != before.get(part, "")]
     plans = plan_differences(identity.plan, read_plan(json.dumps(before["plan"])))
-    return [f"another {part.replace('_', ' ')}" for part in changed] + plans
+    found = [f"another {part.replace('_', ' ')}" for part in changed] + plans
+    return found or [f"it is called {before['name']}, or was planned by another version of Tandem"]
 
 
 def _read_record(folder: Path) -> dict | None:

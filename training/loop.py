@@ -22,7 +22,7 @@ from .plan import TrainingPlan
 from .samples import EncodedClip, stack_batch
 from .schedule import batch_indices, generator_for, role_at, sigmas_at, steps_before
 
-End = Literal["done", "stopped"]
+End = Literal["done", "stopped", "cancelled at the end"]
 
 
 class Saver(Protocol):
@@ -135,7 +135,7 @@ def train(
             else:
                 end = "done"
     except stop_signals:
-        end = "done" if done == plan.steps else "stopped"
+        end = "cancelled at the end" if done == plan.steps else "stopped"
     except Exception:
         # Out of memory, a broken number, a full disk: the weights are those of the last whole step.
         save(done, trainers)

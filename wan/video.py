@@ -47,14 +47,20 @@ def probe(path: Path, *, fps: float, max_frames: int) -> ClipInfo:
 def read_clip(path: Path, size: ClipSize, *, fps: float) -> torch.Tensor:
     """(frames, height, width, 3) float32 in [0, 1]: scaled to cover `size`, then cut in the middle."""
     with _opened(path) as container:
-        pictures = [_picture(f, container) for f in _frames_at(container, fps, size.frames, path)]
+        # One at a time: 81 frames of a 4K film would be 8 GB at their own size.
+        pictures = [
+            fit_frames(
+                torch.from_numpy(np.ascontiguousarray(_picture(frame, container)))[None], size
+            )
+            for frame in _frames_at(container, fps, size.frames, path)
+        ]
     if len(pictures) < size.frames:
         raise UserError(
             f"{path.name} has {len(pictures)} frames at {fps:g} fps.",
             f"The dataset asks for {size.frames}.",
             "Use a longer clip, or fewer frames.",
         )
-    return fit_frames(torch.from_numpy(np.stack(pictures)), size)
+    return torch.cat(pictures)
 
 
 def fit_frames(pictures: torch.Tensor, size: ClipSize) -> torch.Tensor:

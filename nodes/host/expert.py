@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,8 +20,8 @@ from ...wan.conditions import ImageCondition
 from ...wan.expert import Attention, LinearShape
 from ...wan.families import Role, SigmaRange
 from .borders import differentiable_ops, normal_weights
-from .injection import KEY, with_adapters
-from .wan_models import linear_layers, require_wan
+from .injection import KEY, adapter_sets, with_adapters
+from .wan_models import linear_layers, require_wan, require_whole
 
 
 class HostExpert:
@@ -34,12 +35,14 @@ class HostExpert:
         sigma_range: SigmaRange,
         *,
         checkpoint_blocks: bool = True,
+        batch_shape: tuple[int, ...] = (1, 16, 1, 8, 8),
     ) -> None:
         self.role: Role = role
         self.sigma_range = sigma_range
         self._model = model
         self._network = require_wan(model, f"model ({role})")
         self._checkpoint_blocks = checkpoint_blocks
+        self._batch_shape = batch_shape
         self._clone: ModelPatcher | None = None
 
     @property
@@ -66,13 +69,33 @@ class HostExpert:
         # Whole, because a layer that is streamed in computes from a buffer that the next layer overwrites,
         # and the backward pass would read it again.
         with torch.inference_mode():
-            load_models_gpu([patcher], force_full_load=True)
+            load_models_gpu(
+                [patcher], memory_required=self._activation_bytes(), force_full_load=True
+            )
+        require_whole(patcher)
         with ExitStack() as stack:
             stack.enter_context(normal_weights(self._network))
+            for adapter in (a for adapters in adapter_sets(patcher) for a in adapters.values()):
+                # A stack that stays in while training was made in a prompt, as the network was.
+                stack.enter_context(normal_weights(adapter))
             stack.enter_context(differentiable_ops())
             if self._checkpoint_blocks:
                 stack.enter_context(_checkpointed(self._network.blocks))
             yield
+
+    def _activation_bytes(self) -> float:
+        """Room for one forward pass by the host's own estimate, and for what every block keeps for the
+        backward pass: its input, in the dtype of the model."""
+        model = self._model.model
+        batch, _, frames, height, width = self._batch_shape
+        tokens = batch * frames * math.ceil(height / 2) * math.ceil(width / 2)
+        kept = (
+            tokens
+            * self._network.dim
+            * len(self._network.blocks)
+            * model.get_dtype_inference().itemsize
+        )
+        return model.memory_required([2 * batch, *self._batch_shape[1:]]) + kept
 
     def velocity(
         self,

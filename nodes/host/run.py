@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 
 from comfy.model_management import InterruptProcessingException
@@ -36,6 +37,7 @@ def open_run(setup: Setup, name: str) -> Job:
         base=tuple((role, wan_models.model_digest(model)) for role, model in setup.models.items()),
         vae=wan_models.module_digest(setup.vae.first_stage_model),
         text_encoder=wan_models.module_digest(setup.clip.cond_stage_model),
+        clip_vision=wan_models.module_digest(setup.clip_vision.model) if setup.clip_vision else "",
     )
     job = open_job(jobs_root(), identity)
     _refuse_foreign_files(job)
@@ -54,22 +56,37 @@ def run_in_prompt(setup: Setup, job: Job, node_id: str | None) -> None:
     except BaseException as error:
         job.set_state("failed", str(error))
         raise
-    job.set_state(end)
-    if end == "stopped":
-        node_text(node_id, f"stopped at step {job.step} and saved; queue it again and it goes on")
+    job.set_state("stopped" if end == "stopped" else "done")
+    if end != "done":
+        saved = (
+            f"{end} at step {job.step} and saved" if job.step else "stopped before the first step"
+        )
+        node_text(node_id, f"{saved}; queue it again and it goes on")
         raise InterruptProcessingException()
 
 
 def publish(job: Job) -> None:
-    """The newest checkpoint under the run's own name in the first loras folder."""
-    job.store.publish(job.store.steps()[-1], job.plan.roles(), publish_folder())
+    """The newest checkpoint under the run's own name in the first loras folder, if it is not there already."""
+    step = job.store.steps()[-1]
+    if {_published_step(job, role) for role in job.plan.roles()} != {step}:
+        job.store.publish(step, job.plan.roles(), publish_folder())
+
+
+def _published_step(job: Job, role: Role) -> object:
+    path = publish_folder() / lora_file_name(job.name, role)
+    return tandem_metadata(read_metadata(path)).get("step") if path.is_file() else None
 
 
 def _train(setup: Setup, job: Job, clips: list[EncodedClip], node_id: str | None) -> End:
     plan = setup.plan
+    largest = (plan.batch, *max((tuple(clip.x0.shape) for clip in clips), key=math.prod))
     experts: dict[Role, Expert] = {
         role: HostExpert(
-            model, role, sigma_range(role, plan.boundary), checkpoint_blocks=plan.checkpoint_blocks
+            model,
+            role,
+            sigma_range(role, plan.boundary),
+            checkpoint_blocks=plan.checkpoint_blocks,
+            batch_shape=largest,
         )
         for role, model in setup.models.items()
     }
@@ -79,7 +96,7 @@ def _train(setup: Setup, job: Job, clips: list[EncodedClip], node_id: str | None
     metadata = job.metadata(setup.dataset.trigger)
 
     def save(step: int, trainers: Mapping[Role, ExpertTrainer]) -> None:
-        if step > 0 and step not in job.store.steps():
+        if step > 0:
             job.store.save(step, trainers, metadata)
             publish(job)
             files = {role: str(job.store.file(step, role)) for role in plan.roles()}

@@ -142,7 +142,7 @@ def sample_pair(
             callback=_callback(model, schedule.steps, first),
             disable_pbar=False,
             # Samplers that add noise on their way must not repeat the first stage's.
-            seed=request.seed + number,
+            seed=(request.seed + number) % 2**64,
         )
     out = dict(request.latent)
     out.pop("downscale_ratio_spacial", None)

@@ -53,6 +53,8 @@ def check_setup(
     """Everything that can be wrong before a step is made, with an error for each."""
     models = models_by_role(plan.family, model_high, model_low)
     wan_models.require_still_weights(models)
+    for role, model in models.items():
+        wan_models.require_trainable(model, f"model ({role})")
     wan_models.require_pair(models)
     first = next(iter(models.values()))
     wan_models.require_vae(vae, first)
@@ -137,7 +139,7 @@ def _resolve(
         )
     if stand_in := STAND_INS.get(plan.optimizer.name):
         notes.append(stand_in)
-    if patched := [role for role, model in models.items() if model.patches]:
+    if patched := [r for r, model in models.items() if model.patches or model.injections]:
         notes.append(
             f"{' and '.join(patched)} came with LoRA patches, which stay in while training."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from comfy.ldm.wan.model import WanModel
@@ -15,6 +15,7 @@ from torch import nn
 from ...wan.errors import UserError
 from ...wan.expert import LinearShape
 from ...wan.families import Role, Task, task_of
+from .injection import KEY, adapter_sets
 
 SAMPLED_VALUES = 16
 """Values of each tensor that go into a digest."""
@@ -64,6 +65,30 @@ def require_still_weights(models: Mapping[Role, ModelPatcher]) -> None:
             "Training needs weights that stay in place: a streamed layer's buffer is overwritten before "
             "its gradient is computed.",
             "Start ComfyUI with --disable-dynamic-vram.",
+        )
+
+
+def require_whole(patcher: ModelPatcher) -> None:
+    """The host put all of the weights on the device; with --novram it would stream them whatever is asked."""
+    if getattr(patcher.model, "model_lowvram", False):
+        raise UserError(
+            "ComfyUI keeps part of the model off its device.",
+            "Training needs the expert whole where it computes: gradients through streamed layers are wrong.",
+            "Start ComfyUI without --novram or --lowvram, or use a smaller (fp8) file.",
+        )
+
+
+def require_trainable(model: ModelPatcher, socket: str) -> None:
+    """A plain Wan transformer: its variants take inputs that the trainer does not make."""
+    network = require_wan(model, socket)
+    latent = model.model.latent_format.latent_channels
+    inputs = network.patch_embedding.weight.shape[1]
+    if type(network) is not WanModel or inputs not in (latent, 2 * latent + 4):
+        raise UserError(
+            f"{socket} is a {type(network).__name__} with {inputs} input channels.",
+            f"Training takes plain Wan models: text-to-video ({latent} channels) or image-to-video "
+            f"({2 * latent + 4}). VACE, Fun, Camera, S2V, Animate and other variants are not supported yet.",
+            "Train on the plain model; the LoRA can be tried on a variant afterwards.",
         )
 
 
@@ -122,18 +147,25 @@ def linear_layers(network: nn.Module) -> dict[str, LinearShape]:
 
 
 def model_digest(model: ModelPatcher) -> str:
-    """Names, shapes, dtypes and a fixed sample of values of a MODEL's own weights, patches left out but named."""
+    """Names, shapes, dtypes and a fixed sample of a MODEL's own weights, and of all that is patched onto it.
+
+    The same wherever the weights lie, and whichever clone has merged its patches into them.
+    """
     backup = {key: entry.weight for key, entry in model.backup.items()}
-    digest = tensors_digest(
-        {
-            k: backup.get(f"diffusion_model.{k}", w)
-            for k, w in model.model.diffusion_model.named_parameters()
-        }
-    )
-    patches = ",".join(
-        f"{key}:{[patch[0] for patch in entries]}" for key, entries in sorted(model.patches.items())
-    )
-    return digest if not patches else hashlib.sha256(f"{digest}{patches}".encode()).hexdigest()[:32]
+    named = model.model.diffusion_model.named_parameters()
+    tensors = {name: backup.get(f"diffusion_model.{name}", weight) for name, weight in named}
+    for key, entries in model.patches.items():
+        for number, entry in enumerate(entries):
+            tensors |= {
+                f"patch {key} {number}.{i} at {entry[0]}": t
+                for i, t in enumerate(_tensors(entry[1]))
+            }
+    for number, adapters in enumerate(adapter_sets(model)):
+        for layer, adapter in adapters.items():
+            name = f"adapter {number} {layer} at {adapter.scale}"
+            tensors |= {f"{name}.down": adapter.down, f"{name}.up": adapter.up}
+    others = ",".join(sorted(set(model.injections) - {KEY}))
+    return tensors_digest(tensors, others)
 
 
 def module_digest(module: nn.Module) -> str:
@@ -141,15 +173,39 @@ def module_digest(module: nn.Module) -> str:
     return tensors_digest(dict(module.named_parameters()))
 
 
-def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """32 hex digits; equal for equal tensors, whatever file they came from."""
-    digest = hashlib.sha256()
+def tensors_digest(tensors: Mapping[str, torch.Tensor], more: str = "") -> str:
+    """32 hex digits; equal for equal tensors, whatever file they came from and wherever they lie."""
+    digest = hashlib.sha256(more.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        flat = tensor.detach().reshape(-1)
+        # Quantised tensors give their stored numbers: computing values from them depends on the device.
+        stored = getattr(tensor, "_qdata", None)
+        flat = (tensor if stored is None else stored).detach().reshape(-1)
         step = max(1, flat.numel() // SAMPLED_VALUES)
-        digest.update(str(flat[::step][:SAMPLED_VALUES].float().cpu().tolist()).encode())
+        sample = flat[::step][:SAMPLED_VALUES].cpu().contiguous()
+        digest.update(bytes(sample.view(torch.uint8).tolist()))
+        digest.update(_scale(tensor))
     return digest.hexdigest()[:32]
+
+
+def _scale(tensor: torch.Tensor) -> bytes:
+    scale = getattr(getattr(tensor, "_params", None), "scale", None)
+    return (
+        b""
+        if scale is None
+        else str(torch.as_tensor(scale).float().reshape(-1)[:SAMPLED_VALUES].tolist()).encode()
+    )
+
+
+def _tensors(patch: object) -> Iterator[torch.Tensor]:
+    """Every tensor inside a patch of the host: tuples of tuples, or an adapter with `weights`."""
+    if isinstance(patch, torch.Tensor):
+        yield patch
+    elif isinstance(patch, (tuple, list)):
+        for part in patch:
+            yield from _tensors(part)
+    else:
+        yield from _tensors(getattr(patch, "weights", ()))
 
 
 def _shapes(network: WanModel) -> dict[str, tuple[int, ...]]:

@@ -114,6 +114,78 @@ def test_an_fp8_scaled_base_trains_through_its_quantised_weights(
     assert torch.isfinite(out).all()
 
 
+def test_a_digest_knows_what_is_patched_onto_a_model_and_not_where_it_lies(
+    comfy, family, pair, tmp_path
+):
+    from comfy.model_management import load_models_gpu
+    from tandem_wan.nodes.host.injection import with_adapters
+    from tandem_wan.nodes.host.wan_models import model_digest
+    from tandem_wan.wan.adapters import new_adapters
+
+    model = pair["high_noise"]
+    plain = model_digest(model)
+
+    def merged(value):
+        key = "diffusion_model.blocks.0.self_attn.q"
+        lora = {
+            f"{key}.lora_A.weight": torch.full((2, 128), value),
+            f"{key}.lora_B.weight": torch.ones(128, 2),
+        }
+        with torch.inference_mode():
+            return comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0)[0]
+
+    def stacked(seed):
+        layer = {"blocks.0.self_attn.q": (128, 128)}
+        return with_adapters(model, [new_adapters(layer, rank=2, alpha=2, seed=seed)])
+
+    variants = [
+        plain,
+        *(model_digest(merged(v)) for v in (0.1, 0.2)),
+        *(model_digest(stacked(s)) for s in (1, 2)),
+    ]
+    assert len(set(variants)) == 5
+    with torch.inference_mode():
+        load_models_gpu([merged(0.1)])  # the shared weights now hold another clone's patch
+    assert model_digest(model) == plain
+
+
+def test_a_stack_of_a_prompt_stays_in_while_training_also_in_the_models_own_dtype(
+    pair, vae, clip, clips
+):
+    """Its adapters are inference tensors; in the dtype of the activations no copy is made on the way."""
+    from tandem_wan.nodes.host.injection import with_adapters
+    from tandem_wan.wan.adapters import AdapterSet, LoraAdapter
+
+    with torch.inference_mode():
+        adapter = LoraAdapter(torch.ones(2, 128) / 9, torch.ones(128, 2) / 9, 2.0)
+        adapter.requires_grad_(False)
+    assert adapter.down.is_inference()
+    stacked = {
+        role: with_adapters(model, [AdapterSet({"blocks.2.self_attn.o": adapter})])
+        for role, model in pair.items()
+    }
+    setup = rig.setup(stacked, vae, clip, clips)
+    assert "came with LoRA patches" in " ".join(setup.notes)
+    trainer = rig.trainers(rig.plan(steps=2), stacked, rig.encode(stacked, vae, clip, clips))[
+        "high_noise"
+    ]
+    with_stack = rig.gradients_of_one_micro_batch(trainer)
+    plain = rig.trainers(rig.plan(steps=2), pair, rig.encode(pair, vae, clip, clips))["high_noise"]
+    without = rig.gradients_of_one_micro_batch(plain)
+    assert any(not torch.equal(a, b) for a, b in zip(with_stack, without, strict=True))
+    assert adapter.down.is_inference()
+
+
+def test_a_variant_of_wan_is_refused_by_name(pair, vae, clip, clips, monkeypatch):
+    from comfy.ldm.wan.model import VaceWanModel
+
+    monkeypatch.setattr(pair["high_noise"].model.diffusion_model, "__class__", VaceWanModel)
+    with pytest.raises(
+        UserError, match=r"model .high_noise. is a VaceWanModel with 36 input channels"
+    ):
+        rig.setup(pair, vae, clip, clips)
+
+
 class _FakeClipVision:
     """The host's CLIP vision model has no small form; its output is all that is taken from it."""
 

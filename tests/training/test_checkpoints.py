@@ -142,11 +142,12 @@ def test_metadata_names_run_expert_step_rank_alpha_and_trigger(toys, store):
         assert metadata["modelspec.trigger_phrase"] == "MERMAID"
 
 
-def test_only_the_newest_checkpoint_keeps_what_resuming_needs(toys, store):
+def test_only_the_two_newest_checkpoints_keep_what_resuming_needs(toys, store):
     plan = toys.plan(steps=9, save_every=3)
     train_and_save(plan, toys.trainers(plan), store)
     assert store.steps() == [3, 6, 9]
-    assert [path.parent.name for path in store.folder.rglob(STATE_FILE)] == ["step_000009"]
+    kept = sorted(path.parent.name for path in store.folder.rglob(STATE_FILE))
+    assert kept == ["step_000006", "step_000009"]
     assert all(store.file(step, role).is_file() for step in (3, 6, 9) for role in plan.roles())
 
 
@@ -283,3 +284,28 @@ def test_what_a_resumed_optimizer_remembers_goes_where_the_weights_go(toys, stor
             devices = {name: v.device.type for name, v in state.items()}
             assert devices == {n: "meta" if v.ndim else "cpu" for n, v in state.items()}
             assert "meta" in devices.values()
+
+
+def test_a_run_whose_newest_checkpoint_is_gone_or_broken_goes_on_from_the_one_before(toys, store):
+    plan = toys.plan(save_every=3)
+    train_and_save(plan, toys.trainers(plan), store, until=9)
+    (store.folder / "step_000009" / STATE_FILE).write_bytes(b"cut off by a power cut")
+    assert store.resume(toys.trainers(plan)) == 6
+    shutil.rmtree(store.folder / "step_000009")
+    trainers = toys.trainers(plan)
+    assert store.resume(trainers) == 6
+    train_and_save(plan, trainers, store, first_step=6, until=9)
+    assert store.resume(toys.trainers(plan)) == 9
+
+
+def test_a_step_that_is_done_again_takes_the_place_of_one_that_cannot_be_resumed(toys, store):
+    plan = toys.plan(save_every=3)
+    train_and_save(plan, toys.trainers(plan), store, until=6)
+    for state in store.folder.rglob(STATE_FILE):
+        state.unlink()
+    trainers = toys.trainers(plan)
+    assert store.resume(trainers) == 0
+    train_and_save(plan, trainers, store, until=3)
+    assert store.steps() == [3, 6]
+    assert store.resume(toys.trainers(plan)) == 3
+    assert list(store.folder.glob(".*")) == []

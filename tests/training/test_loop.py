@@ -336,3 +336,25 @@ def test_adamw_gets_a_clipped_gradient_and_automagic_clips_its_own_update(toys, 
         _, norm = trainer.step(0)
     assert norm > 0.1
     assert seen[0] == pytest.approx(1e-3 if clipped else norm, rel=1e-3)
+
+
+def test_a_signal_after_the_last_step_ends_a_finished_run_that_was_cancelled(toys):
+    """The run is whole, and yet the host asked for an end: nothing after it may go on."""
+
+    class Cancelled(BaseException):
+        pass
+
+    plan, saved = toys.plan(steps=4), []
+
+    def listen(event):
+        if event.step == plan.steps:
+            raise Cancelled
+
+    end = train(
+        plan,
+        toys.trainers(plan),
+        save=lambda step, _: saved.append(step),
+        listen=listen,
+        stop_signals=(Cancelled,),
+    )
+    assert end == "cancelled at the end" and saved[-1] == 4

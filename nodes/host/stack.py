@@ -40,12 +40,6 @@ def apply_stack(
     Raises `UserError` when a row matches nothing on any expert, or when `unmatched` is "error" and a key that
     matters found no place.
     """
-    if not models:
-        raise UserError(
-            "Neither model_high nor model_low is connected.",
-            "A stack is put on one MODEL or on the two experts of Wan 2.2 A14B.",
-            "Connect Load Diffusion Model.",
-        )
     sets: dict[Role, list[AdapterSet]] = {role: [] for role in models}
     reports: list[FileReport] = []
     notes: list[str] = []

@@ -88,3 +88,17 @@ def sampled(
     entry = client.run(sampling_graph(name, models, **sampler))
     (found,) = entry["outputs"]["save"]["latents"]
     return load_file(base / "output" / found["subfolder"] / found["filename"])["latent_tensor"]
+
+
+def tiny_files(graph: Graph) -> None:
+    """Has a workflow for the public files load the tiny family instead."""
+    family = "tiny_wan2.2_i2v"
+    files = {
+        "High-noise expert: runs first": {"unet_name": f"{family}_high_noise.safetensors"},
+        "Low-noise expert: runs second": {"unet_name": f"{family}_low_noise.safetensors"},
+        "VAE": {"vae_name": f"{family}_vae.safetensors"},
+        "Text encoder": {"text_encoder": f"{family}_umt5.safetensors"},
+        "First frame": {"image": "tandem_demo_first_frame.png"},
+    }
+    for title, inputs in files.items():
+        graph[number_of(graph, title)]["inputs"].update(inputs)

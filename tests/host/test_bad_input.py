@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from tandem_wan.dev.errors import PromptFailed, QueueRefused
-from tandem_wan.dev.testing import number_of, text_of, workflow
+from tandem_wan.dev.testing import number_of, text_of, tiny_files, workflow
 
 pytestmark = [pytest.mark.host]
 DATASET, TRAINER = "Clips to learn from", "Train both experts"
@@ -48,7 +48,7 @@ def test_what_can_be_known_is_refused_when_the_prompt_is_queued(client, title, i
 )  # fmt: skip
 def test_a_bad_row_is_refused_when_the_prompt_is_queued(client, rows, message):
     graph = workflow("image_to_video", {"The stack": {"rows": rows}})
-    _tiny_files(graph)
+    tiny_files(graph)
     _refused(client, graph, "The stack", message)
 
 
@@ -145,16 +145,3 @@ def _fails(client, changes, message):
         client.run(workflow("train_and_sample", changes))
     assert caught.value.exception_type.endswith("UserError")
     assert re.search(message, caught.value.message, re.DOTALL), caught.value.message
-
-
-def _tiny_files(graph):
-    names = {HIGH: "high_noise", LOW: "low_noise"}
-    for title, role in names.items():
-        graph[number_of(graph, title)]["inputs"]["unet_name"] = (
-            f"tiny_wan2.2_i2v_{role}.safetensors"
-        )
-    graph[number_of(graph, "VAE")]["inputs"]["vae_name"] = "tiny_wan2.2_i2v_vae.safetensors"
-    graph[number_of(graph, "Text encoder")]["inputs"]["text_encoder"] = (
-        "tiny_wan2.2_i2v_umt5.safetensors"
-    )
-    graph[number_of(graph, "First frame")]["inputs"]["image"] = "tandem_demo_first_frame.png"

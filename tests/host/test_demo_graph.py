@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tandem_wan.dev.errors import PromptFailed
-from tandem_wan.dev.testing import number_of, sampled, text_of, workflow
+from tandem_wan.dev.testing import number_of, sampled, text_of, tiny_files, workflow
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 HIGH, LOW = "quick_high_noise.safetensors", "quick_low_noise.safetensors"
@@ -103,6 +103,17 @@ def test_cores_own_loader_gives_the_same_clip_with_the_same_files(ran, client, b
     effect = (theirs - plain).abs().max()
     assert effect > 1e-3
     assert (ours - theirs).abs().max() < 1e-3 * effect
+
+
+def test_the_stack_workflow_samples_with_a_pair_in_two_plus_two_steps(ran, client, base):
+    rows = json.dumps([{"lora": HIGH, "lora_low": LOW, "high": 1.0, "low": 1.0, "kind": "speed"}])
+    graph = workflow("image_to_video", {"The stack": {"rows": rows}})
+    tiny_files(graph)
+    entry = client.run(graph)
+    assert text_of(graph, entry, "The switch").startswith("2 high + 2 low of 4 steps")
+    assert text_of(graph, entry, "Load report").startswith("80 of 80 modules matched.")
+    (found,) = entry["outputs"][number_of(graph, "Save clip")]["images"]
+    assert (base / "output" / found["subfolder"] / found["filename"]).stat().st_size > 1000
 
 
 def test_queued_again_the_finished_run_is_not_trained_again(ran, client, base):

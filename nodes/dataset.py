@@ -86,7 +86,7 @@ class TandemDataset(io.ComfyNode):
                     max=1025,
                     step=4,
                     optional=True,
-                    tooltip="Frames of a clip, 4k+1. 81 is 5 seconds at 16 fps; 49 saves memory.",
+                    tooltip="Frames of a clip, 4k+1. 81 is just over 5 seconds at 16 fps; 49 saves memory.",
                 ),
                 io.Int.Input(
                     "fps",

@@ -60,7 +60,7 @@ PRESETS: dict[str, Preset] = {
         steps=800,
         save_every=100,
         evidence="The low-noise expert (detail, identity) leads; 10-20 images or clips, 500-800 steps. "
-        "Evidence: the same single group; the rates are our choice.",
+        "Evidence: one group's runs, not replicated; the rates are our choice.",
     ),
     "image style": Preset(
         high=RateSettings(rate=1e-4),

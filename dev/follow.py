@@ -36,6 +36,9 @@ class Follower:
         elif event.kind == "progress" and str(event.data.get("node")) == self.running:
             self.bar = _bar(event.data["value"], event.data["max"])
             self._draw()
+        elif event.kind == "tandem.job":
+            self.text = " | ".join(event.data["text"].splitlines()[:2])
+            self._draw()
         elif event.kind == "binary":
             self._take_text(event.data["bytes"])
 

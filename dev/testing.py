@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,21 @@ def workflow(name: str, changes: dict[str, dict[str, Any]] | None = None) -> Gra
         for node in graph.values():
             if node["_meta"]["title"] == title:
                 node["inputs"].update(inputs)
+    return graph
+
+
+def training_graph(name: str, *, mode: str = "background", **trainer: Any) -> Graph:
+    """The shipped training graph up to its trainer, at test size: 30 steps of two micro-batches."""
+    whole = workflow("train_and_sample")
+    keep = number_of(whole, "Train both experts")
+    graph, waiting = {}, [keep]
+    while waiting:
+        number = waiting.pop()
+        graph[number] = whole[number]
+        links = [v for v in whole[number]["inputs"].values() if isinstance(v, list)]
+        waiting += [link[0] for link in links if link[0] not in graph]
+    graph[keep]["inputs"] |= {"name": name, "mode": mode, **trainer}
+    graph[number_of(graph, "Plan of the run")]["inputs"]["preset"] = "video effect"
     return graph
 
 
@@ -84,8 +100,15 @@ def sampled(
     models: Models = lambda _, high, low: (high, low),
     **sampler: Any,
 ) -> torch.Tensor:
-    """The latent that a sampling graph makes. Another prefix each time, so nothing comes from a cache alone."""
-    entry = client.run(sampling_graph(name, models, **sampler))
+    """The latent that a sampling graph makes, really sampled: not one that the host has kept."""
+    graph = sampling_graph(name, models, **sampler)
+    # At cfg 1 the negative prompt changes nothing, but the host does not know.
+    assert graph[number_of(graph, "Sample before")]["inputs"]["cfg"] == 1.0
+    graph[number_of(graph, "What it does not show")]["inputs"]["text"] = f"unused {uuid.uuid4()}"
+    entry = client.run(graph)
+    for kind, message in entry["status"]["messages"]:
+        if kind == "execution_cached":
+            assert number_of(graph, "Sample before") not in message["nodes"], "nothing was sampled"
     (found,) = entry["outputs"]["save"]["latents"]
     return load_file(base / "output" / found["subfolder"] / found["filename"])["latent_tensor"]
 

@@ -6,16 +6,19 @@ from comfy_api.latest import ComfyExtension, io
 
 from .dataset import TandemCaptionTemplate, TandemDataset
 from .host.places import register_places
+from .host.routes import register_routes
+from .job import TandemJobControl, TandemJobResult
 from .plan import TandemAutoParameters
 from .sampler import TandemDualSampler
 from .stack import TandemApplyStack, TandemLoraStack
 from .text_encoder import TandemTextEncoderLoader
-from .trainer import TandemJobResult, TandemTrainer
+from .trainer import TandemTrainer
 
 
 class TandemExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_places()
+        register_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
@@ -24,6 +27,7 @@ class TandemExtension(ComfyExtension):
             TandemAutoParameters,
             TandemTrainer,
             TandemJobResult,
+            TandemJobControl,
             TandemLoraStack,
             TandemApplyStack,
             TandemDualSampler,

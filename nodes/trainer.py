@@ -1,4 +1,4 @@
-"""The nodes that train and that hand out what was trained."""
+"""The node that trains."""
 
 from __future__ import annotations
 
@@ -11,19 +11,13 @@ from comfy_api.latest import io, ui
 from ..training.budget import plan_summary
 from ..training.job import Job, checked_name
 from ..training.plots import loss_plot
-from ..wan.errors import UserError
-from ..wan.lora_files import read_metadata, tandem_metadata
-from ..wan.lora_stack import LoraStack, Row
+from ..training.watch import loss_line
 from . import sockets
-from .host.places import lora_name
-from .host.progress import loss_line, node_text
-from .host.run import open_run, publish, run_in_prompt
+from .host import jobs
+from .host.run import publish
 from .host.setup import check_setup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     from comfy.clip_vision import ClipVisionModel
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
@@ -31,9 +25,10 @@ if TYPE_CHECKING:
 
     from ..training.dataset import Dataset
     from ..training.plan import TrainingPlan
-    from ..wan.families import Role
+    from ..training.seat import GiveBack
 
-MODES = ["wait", "background"]
+MODES = ["background", "wait"]
+GIVE_BACK = ["offload", "keep", "free"]
 
 
 class TandemTrainer(io.ComfyNode):
@@ -44,8 +39,9 @@ class TandemTrainer(io.ComfyNode):
             display_name="Tandem Trainer",
             category="Tandem/training",
             description="Trains a LoRA for each expert on the very models of this graph: no second copy of the "
-            "weights. High noise runs first and makes layout and motion, low noise second and makes detail. Cancel "
-            "stops and saves; queued again, the run goes on, and a finished run is not trained again.",
+            "weights: in the background while no prompt runs, or as part of the prompt. High noise runs first and "
+            "makes layout and motion, low noise second and makes detail. A stopped run goes on when it is queued "
+            "again; a finished one is not trained again.",
             search_aliases=["train lora", "wan lora trainer", "finetune video"],
             is_output_node=True,
             inputs=[
@@ -62,9 +58,10 @@ class TandemTrainer(io.ComfyNode):
                 io.Combo.Input(
                     "mode",
                     options=MODES,
-                    default="wait",
+                    default="background",
                     optional=True,
-                    tooltip="wait: the run is part of this prompt. background is not there yet.",
+                    tooltip="background: the node is done at once and training goes on whenever no prompt runs. "
+                    "wait: the prompt goes on when the run is done; Cancel stops and saves.",
                 ),
                 io.Model.Input(
                     "model_high",
@@ -77,6 +74,14 @@ class TandemTrainer(io.ComfyNode):
                     optional=True,
                     tooltip="Only Wan 2.1's image-to-video models use it; 2.2 does not.",
                 ),
+                io.Combo.Input(
+                    "give_back",
+                    options=GIVE_BACK,
+                    default="offload",
+                    optional=True,
+                    tooltip="What leaves the GPU while a prompt runs. offload: LoRA and optimizer, which ComfyUI "
+                    "cannot move by itself; keep: nothing; free: the model too, for prompts that need all memory.",
+                ),
             ],
             outputs=[
                 sockets.Job.Output(display_name="job"),
@@ -86,10 +91,13 @@ class TandemTrainer(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name: str | None, mode: str | None = "wait") -> bool | str:
-        return sockets.first_error(
-            lambda: name is None or checked_name(name), lambda: mode is None or _require_wait(mode)
-        )
+    def validate_inputs(cls, name: str | None) -> bool | str:
+        return sockets.first_error(lambda: name is None or checked_name(name))
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str | None = None, **_: object) -> int:
+        """A run that was stopped or failed is queued again, although nothing of its inputs has changed."""
+        return jobs.teller.unfinished_ends.get(name or "", 0)
 
     @classmethod
     def execute(
@@ -99,12 +107,12 @@ class TandemTrainer(io.ComfyNode):
         clip: CLIP,
         vae: VAE,
         name: str,
-        mode: str = "wait",
+        mode: str = "background",
         model_high: ModelPatcher | None = None,
         model_low: ModelPatcher | None = None,
         clip_vision: ClipVisionModel | None = None,
+        give_back: GiveBack = "offload",
     ) -> io.NodeOutput:
-        _require_wait(mode)
         setup = check_setup(
             plan,
             dataset,
@@ -114,132 +122,25 @@ class TandemTrainer(io.ComfyNode):
             vae=vae,
             clip_vision=clip_vision,
         )
-        job = open_run(setup, name)
+        job = jobs.start(setup, name, give_back)
+        headline = _headline(job)
         if job.state == "done":
             publish(job)
-            headline = f"{name} is trained already ({job.step} steps); nothing was done again."
-        else:
-            run_in_prompt(setup, job, cls.hidden.unique_id)
+        elif mode == "wait":
+            jobs.wait_for(job, cls.hidden.unique_id, tell=False)
             headline = f"{name} is trained: {job.step} steps."
-        picture = loss_plot(job.losses(), title=name, steps=job.plan.steps)
-        _save_plot(job.folder / "loss.png", picture)
         summary = plan_summary(setup.plan, len(dataset.clips))
-        status = "\n".join([headline, loss_line(job.losses()), summary, *setup.notes])
-        node_text(cls.hidden.unique_id, "\n".join(status.splitlines()[:2]))
-        return io.NodeOutput(job, status, ui=_preview(picture, cls))
+        lines = [headline, loss_line(job.losses()), summary, *setup.notes]
+        status = "\n".join(filter(None, lines))
+        picture = loss_plot(job.losses(), title=name, steps=job.plan.steps)
+        return io.NodeOutput(job, status, ui=_preview(picture, cls) if job.step else None)
 
 
-class TandemJobResult(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="TandemJobResult",
-            display_name="Tandem Job Result",
-            category="Tandem/training",
-            description="A run's LoRA pair as a stack, and the names of its files. best is the last checkpoint until "
-            "a held-out loss can tell better, and the report says so.",
-            search_aliases=["trained lora", "checkpoint", "training result"],
-            inputs=[
-                sockets.Job.Input("job", tooltip="From Tandem Trainer."),
-                io.Combo.Input(
-                    "checkpoint",
-                    options=["best", "last", "step"],
-                    default="best",
-                    optional=True,
-                    tooltip="Which checkpoint: best, last, or the one at `step`. For example best.",
-                ),
-                io.Int.Input(
-                    "step",
-                    default=0,
-                    min=0,
-                    max=10_000_000,
-                    optional=True,
-                    tooltip="Optimizer step of the checkpoint, when checkpoint is step. For example 100.",
-                ),
-                io.Combo.Input(
-                    "unfinished",
-                    options=["wait", "latest", "block"],
-                    default="wait",
-                    optional=True,
-                    tooltip="If the run is not finished: wait for it, take the latest checkpoint, or block.",
-                ),
-            ],
-            outputs=[
-                sockets.Stack.Output(display_name="stack"),
-                io.String.Output(display_name="high"),
-                io.String.Output(display_name="low"),
-                io.String.Output(display_name="report"),
-            ],
-            hidden=[io.Hidden.unique_id],
-        )
-
-    @classmethod
-    def execute(
-        cls, job: Job, checkpoint: str = "best", step: int = 0, unfinished: str = "wait"
-    ) -> io.NodeOutput:
-        # A job of mode `wait` is over when it arrives here, so `unfinished` has nothing to decide yet.
-        del unfinished
-        chosen = _pick_step(job, checkpoint, step)
-        paths: dict[Role, Path] = {role: job.store.file(chosen, role) for role in job.plan.roles()}
-        files: dict[Role, str] = {role: lora_name(path) for role, path in paths.items()}
-        lines = [
-            f"step {chosen} of {job.plan.steps} ({', '.join(map(str, job.store.steps()))} are there)"
-        ]
-        if checkpoint == "best":
-            lines.append(
-                "best is the last checkpoint: there is no held-out loss to tell a better one"
-            )
-        report = "\n".join([*lines, *files.values()])
-        node_text(cls.hidden.unique_id, report)
-        high = files.get("high_noise") or files.get("single", "")
-        stack = _stack(files, _trigger(next(iter(paths.values()))))
-        return io.NodeOutput(stack, high, files.get("low_noise", ""), report)
-
-
-def _stack(files: Mapping[Role, str], trigger: str) -> LoraStack:
-    """A pair is one row of two files; a lone file finds its expert by its metadata."""
-    first, *others = files.values()
-    return LoraStack(
-        (Row(lora=first, lora_low=others[0] if others else None),), (trigger,) if trigger else ()
-    )
-
-
-def _trigger(path: Path) -> str:
-    return str(tandem_metadata(read_metadata(path)).get("trigger", ""))
-
-
-def _require_wait(mode: str) -> None:
-    if mode != "wait":
-        raise UserError(
-            f"mode is {mode}.",
-            "It can be wait; the background run is not there yet.",
-            "Set mode to wait.",
-        )
-
-
-def _pick_step(job: Job, checkpoint: str, step: int) -> int:
-    steps = job.store.steps()
-    if not steps:
-        raise UserError(
-            f"{job.name} has no checkpoint in {job.folder}.",
-            "A run writes them there; they were deleted, or it has not come that far.",
-            "Queue the trainer under another name, or restart ComfyUI to train this one again.",
-        )
-    if checkpoint != "step":
-        return steps[-1]
-    if step not in steps:
-        raise UserError(
-            f"{job.name} has no checkpoint at step {step}.",
-            f"There are checkpoints at {', '.join(map(str, steps))}.",
-            "Choose one of them.",
-        )
-    return step
-
-
-def _save_plot(path: Path, picture: Image.Image) -> None:
-    beside = path.with_name(f".{path.name}")
-    picture.save(beside, format="PNG")
-    beside.replace(path)
+def _headline(job: Job) -> str:
+    if job.state == "done":
+        return f"{job.name} is trained already ({job.step} steps); nothing was done again."
+    begins = f"goes on from step {job.step}" if job.step else "begins"
+    return f"{job.name} {begins} in the background when no prompt runs; the queue stays free."
 
 
 def _preview(picture: Image.Image, cls: type[io.ComfyNode]) -> ui.PreviewImage:

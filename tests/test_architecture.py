@@ -33,7 +33,8 @@ TENSORS = {"torch", "safetensors", "einops", "numpy"}
 THIRD_PARTY = {
     "radial_attention": TENSORS | {"triton"},
     "wan": TENSORS | {"av", "tokenizers", "sentencepiece"},
-    "training": TENSORS | {"accelerate", "PIL", "matplotlib", "bitsandbytes", "prodigyopt"},
+    "training": TENSORS
+    | {"accelerate", "filelock", "PIL", "matplotlib", "bitsandbytes", "prodigyopt"},
 }
 DIFFUSERS = {"diffusers", "peft"}
 HOST = {"folder_paths", "server", "latent_preview", "node_helpers", "nodes", "execution"}

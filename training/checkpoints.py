@@ -97,6 +97,11 @@ class CheckpointStore:
             return step
         return 0
 
+    def resumable_step(self) -> int:
+        """The newest step that a run could go on from; 0 where there is none."""
+        steps = (s for s in reversed(self.steps()) if (self._step_folder(s) / STATE_FILE).is_file())
+        return next(steps, 0)
+
     def publish(self, step: int, roles: tuple[Role, ...], target: Path) -> dict[Role, Path]:
         """Copies a step's files to `target` as NAME_high_noise and NAME_low_noise: copied beside, then renamed."""
         target.mkdir(parents=True, exist_ok=True)

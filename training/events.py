@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from ..wan.families import Role
+from .states import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipEncoded:
+    """One clip is latents and conditioning now: clip `done` (from 1) of `total`."""
+
+    name: str
+    done: int
+    total: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepDone:
-    """One optimizer step. `step` counts both experts from 1; `rate` is the mean learning rate."""
+    """One optimizer step. `step` counts both experts from 1; `rate` is the mean learning rate; `seconds`
+    are those of its own work, without the time it was parked."""
 
     step: int
     steps: int
@@ -29,11 +41,29 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PreviewMade:
+    """A clip sampled with the LoRAs as they are at `step`."""
+
+    step: int
+    file: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that a person should know about the run, and at which step it was found."""
+
+    step: int
+    kind: Literal["note", "warning"]
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class StateChanged:
-    state: str
+    state: State
     step: int
     message: str = ""
 
 
-Event = StepDone | CheckpointSaved | StateChanged
+Event = ClipEncoded | StepDone | CheckpointSaved | PreviewMade | Finding | StateChanged
 Listener = Callable[[Event], None]

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import logging
 import re
-import secrets
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+
+from filelock import FileLock, Timeout
 
 from ..wan.errors import UserError
 from ..wan.families import Role
 from .checkpoints import CheckpointStore
-from .events import CheckpointSaved, Event, StateChanged, StepDone
+from .events import CheckpointSaved, Event, Listener, StateChanged, StepDone
 from .plan import TrainingPlan, plan_differences, plan_json, read_plan
+from .records import (
+    EVENTS,
+    LOCK,
+    LOG,
+    append_line,
+    read_record,
+    write_record,
+    write_text,
+)
+from .states import LIVE, State, require_transition
+from .watch import Curves, stored_curves
 
-State = Literal["queued", "running", "stopped", "done", "failed", "cut off"]
+LOOK_S = 1.0
+"""How long to wait for a run's lock: who lists the runs holds it for a moment."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 
 
@@ -42,12 +56,22 @@ class Identity:
 
 
 class Job:
-    """A run and its folder: plan, events, checkpoints, published files."""
+    """A run and its folder: plan, events, log, checkpoints."""
 
     def __init__(self, folder: Path, identity: Identity, state: State, step: int) -> None:
         self.folder, self.identity = folder, identity
-        self.state, self.step = state, step
+        self.state: State = state
+        self.step = step
+        self.changed = 0.0
+        """When the state changed last, in seconds since 1970."""
+        self.id = identity.job_id()
         self.store = CheckpointStore(folder, identity.name)
+        self.listeners: list[Listener] = []
+        """Hear every event once it is written down."""
+        self.logger = logging.getLogger("tandem.training").getChild(self.id)
+        self._lock = threading.RLock()
+        self._claim = FileLock(folder / LOCK, timeout=LOOK_S, thread_local=False)
+        self._log: logging.FileHandler | None = None
 
     @property
     def name(self) -> str:
@@ -57,46 +81,83 @@ class Job:
     def plan(self) -> TrainingPlan:
         return self.identity.plan
 
+    @property
+    def plot_file(self) -> Path:
+        """Where the picture of the losses lies once the run has ended."""
+        return self.folder / "loss.png"
+
     def listen(self, event: Event) -> None:
-        """Appends an event to `events.jsonl`; a change of state also reaches `job.json`."""
-        _append_line(
-            self.folder / "events.jsonl",
-            json.dumps({"event": type(event).__name__, **asdict(event)}),
-        )
+        """Appends an event to `events.jsonl` and passes it on."""
+        line = {"event": type(event).__name__, "time": round(time.time(), 3), **asdict(event)}
+        with self._lock:
+            append_line(self.folder / EVENTS, json.dumps(line))
         if isinstance(event, (StepDone, CheckpointSaved)):
             self.step = event.step
+        for listener in self.listeners:
+            try:
+                listener(event)
+            except Exception:
+                # Who only looks on must not end a run.
+                self.logger.exception("A listener of %s failed.", self.name)
 
     def set_state(self, state: State, message: str = "") -> None:
-        self.state = state
+        """Raises ValueError for a change that the table of states does not have."""
+        with self._lock:
+            if state != self.state:
+                require_transition(self.state, state)
+            self.state, self.changed = state, round(time.time(), 3)
+            write_record(
+                self.folder,
+                {
+                    "id": self.id,
+                    "state": state,
+                    "step": self.step,
+                    "message": message,
+                    "changed": self.changed,
+                    "identity": asdict(self.identity),
+                },
+            )
+        # Parked and running follow each other with every prompt: the events have them.
+        if state not in ("running", "parked"):
+            parts = (self.name, state, self.step, self.plan.steps, message)
+            self.logger.info("%s is %s at step %s of %s. %s", *parts)
         self.listen(StateChanged(state=state, step=self.step, message=message))
-        record = {
-            "id": self.identity.job_id(),
-            "state": state,
-            "step": self.step,
-            "message": message,
-        }
-        _write_text(
-            self.folder / "job.json",
-            json.dumps({**record, "identity": asdict(self.identity)}, indent=2),
-        )
 
-    def losses(self) -> dict[Role, list[tuple[int, float]]]:
-        """(step, loss) of every step so far, by expert; a step that was done twice counts as done last."""
-        found: dict[int, tuple[Role, float]] = {}
-        for line in _lines(self.folder / "events.jsonl"):
-            if line.get("event") == "StepDone":
-                found[line["step"]] = (line["role"], line["loss"])
-        curves: dict[Role, list[tuple[int, float]]] = {role: [] for role in self.plan.roles()}
-        for step in sorted(found):
-            role, loss = found[step]
-            curves[role].append((step, loss))
-        return curves
+    def claim(self) -> None:
+        """Makes the run this process' own, and opens its log; the claim ends with the process at the latest."""
+        try:
+            self._claim.acquire()
+        except Timeout:
+            raise UserError(
+                f"{self.name} is being trained by another process.",
+                "One process trains a run; others can look at it.",
+                "Wait for it, stop it there, or choose another name.",
+            ) from None
+        self.step = self.store.resumable_step()
+        self._log = logging.FileHandler(self.folder / LOG, encoding="utf-8")
+        self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self.logger.addHandler(self._log)
+        self.logger.setLevel(logging.INFO)
+
+    def release(self) -> None:
+        """Gives the claim back."""
+        if self._log is not None:
+            self.logger.removeHandler(self._log)
+            self._log.close()
+            self._log = None
+        self.listeners.clear()
+        self._claim.release()
+
+    def losses(self) -> Curves:
+        """(step, loss) of every step so far, by expert."""
+        empty: Curves = {role: [] for role in self.plan.roles()}
+        return empty | stored_curves(self.folder)
 
     def metadata(self, trigger: str) -> dict[str, object]:
         """What every LoRA of this run says of itself, beside expert, step, rank and alpha."""
         return {
             "name": self.name,
-            "pair_id": self.identity.job_id(),
+            "pair_id": self.id,
             "trigger": trigger,
             "base": dict(self.identity.base),
             "dataset": self.identity.dataset,
@@ -124,10 +185,10 @@ def open_job(root: Path, identity: Identity) -> Job:
     Raises `UserError` when another run has the name, and says what differs.
     """
     folder = root / checked_name(identity.name)
-    record = _read_record(folder)
+    record = read_record(folder)
     if record is None:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_text(folder / "plan.json", plan_json(identity.plan))
+        write_text(folder / "plan.json", plan_json(identity.plan))
         return Job(folder, identity, "queued", 0)
     if record["id"] != identity.job_id():
         raise UserError(
@@ -136,10 +197,11 @@ def open_job(root: Path, identity: Identity) -> Job:
             "A name belongs to one plan, one dataset and one base model.",
             f"Choose another name, or move the folder {folder} away, and the run's files in the loras folder.",
         )
-    job = Job(folder, identity, "cut off", record["step"])
+    state: State = "cut off" if record["state"] in LIVE else record["state"]
+    job = Job(folder, identity, state, record["step"])
     # A finished run whose checkpoints were deleted has nothing to give: it is done again.
-    if record["state"] != "running" and (record["state"] != "done" or job.store.steps()):
-        job.state = record["state"]
+    if state == "done" and not job.store.steps():
+        job.state = "cut off"
     return job
 
 
@@ -150,48 +212,3 @@ def _differences(identity: Identity, before: Mapping[str, object]) -> list[str]:
     plans = plan_differences(identity.plan, read_plan(json.dumps(before["plan"])))
     found = [f"another {part.replace('_', ' ')}" for part in changed] + plans
     return found or [f"it is called {before['name']}, or was planned by another version of Tandem"]
-
-
-def _read_record(folder: Path) -> dict | None:
-    path = folder / "job.json"
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path} is not JSON ({error}).",
-            "It is written by Tandem, whole or not at all.",
-            "Move the folder away.",
-        ) from error
-
-
-def _lines(path: Path) -> list[dict]:
-    if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue  # what a run that was killed left of its last line
-    return lines
-
-
-def _append_line(path: Path, text: str) -> None:
-    """What a killed run left of its last line stays a line of its own, and costs nothing else."""
-    with path.open("a+b") as file:
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-        file.write(text.encode() + b"\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

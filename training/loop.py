@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Literal, Protocol
 
@@ -21,8 +20,10 @@ from .optimizers import Automagic, build_optimizer, mean_rate
 from .plan import TrainingPlan
 from .samples import EncodedClip, stack_batch
 from .schedule import batch_indices, generator_for, role_at, sigmas_at, steps_before
+from .seat import GiveBack, Seat
+from .turns import RunStopped, Turns
 
-End = Literal["done", "stopped", "cancelled at the end"]
+End = Literal["done", "stopped"]
 
 
 class Saver(Protocol):
@@ -43,7 +44,7 @@ class ExpertTrainer:
         )
         self.shapes = [tuple(clip.x0.shape) for clip in clips]
 
-    def step(self, index: int) -> tuple[float, float]:
+    def step(self, index: int, seat: Seat) -> tuple[float, float]:
         """The expert's own step `index` (from 0); returns loss and gradient norm.
 
         A stop in the middle leaves weights and optimizer as they were.
@@ -51,7 +52,10 @@ class ExpertTrainer:
         parameters = self.adapters.parameters()
         try:
             first = index * self.plan.accumulate
-            losses = [self._micro_batch(first + i) for i in range(self.plan.accumulate)]
+            losses = [
+                seat.work(self.expert, lambda number=first + i: self._micro_batch(number))
+                for i in range(self.plan.accumulate)
+            ]
             loss = torch.stack(losses).mean().item()
             largest = (
                 math.inf if isinstance(self.optimizer, Automagic) else self.plan.optimizer.clip
@@ -65,7 +69,7 @@ class ExpertTrainer:
         return loss, norm
 
     def to(self, device: torch.device) -> None:
-        """Adapters and, after a resume, the optimizer's memory of them; its step counts stay on the CPU."""
+        """Adapters, gradients and the optimizer's memory of them; its step counts stay on the CPU."""
         self.adapters.to(device)
         for state in self.optimizer.state.values():
             state.update(
@@ -83,8 +87,17 @@ class ExpertTrainer:
             x_t = mix(batch.x0, noise, sigma)
             velocity = self.expert.velocity(x_t, sigma, batch.context, batch.condition)
             loss = F.mse_loss(velocity, velocity_target(batch.x0, noise))
-            (loss / plan.accumulate).backward()
+            self._add_gradients(loss / plan.accumulate)
         return loss.detach()
+
+    def _add_gradients(self, loss: torch.Tensor) -> None:
+        """All of a micro-batch's gradients or none: `backward()` would leave a part when it is interrupted."""
+        parameters = self.adapters.parameters()
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                before = parameter.grad
+                parameter.grad = gradient if before is None else before.add_(gradient)
 
 
 def build_trainers(
@@ -101,45 +114,38 @@ def train(
     save: Saver,
     listen: Listener,
     first_step: int = 0,
-    should_stop: Callable[[], bool] = lambda: False,
-    stop_signals: tuple[type[BaseException], ...] = (),
+    turns: Turns | None = None,
+    give_back: GiveBack = "keep",
 ) -> End:
     """Runs steps `first_step` to the plan's last; saves every `save_every` steps, at the end and on a stop.
 
-    `stop_signals` are exceptions by which a host cancels work inside its own operations: they end the
-    run like `should_stop`, with everything up to the last whole step saved.
+    `turns` says when the models are somebody else's and when to stop; `give_back`, what leaves the device then.
     """
     done = first_step
     own_steps = steps_before(plan, first_step)
-    end: End = "stopped"
+    turns = turns or Turns()
+    end: End = "done"
     try:
-        with ExitStack() as attached, ExitStack() as resident:
+        with ExitStack() as attached, Seat(trainers, turns, give_back) as seat:
             _attach_all(attached, trainers)
-            current: Role | None = None
             for step in range(first_step, plan.steps):
-                if should_stop():
-                    break
                 role = role_at(plan, step)
-                if role != current:
-                    resident.close()
-                    resident.enter_context(trainers[role].expert.in_use())
-                    current = role
-                began = time.perf_counter()
-                loss, norm = trainers[role].step(own_steps[role])
+                worked = seat.seconds
+                loss, norm = trainers[role].step(own_steps[role], seat)
                 own_steps[role] += 1
                 done = step + 1
-                seconds = time.perf_counter() - began
                 if done % plan.save_every == 0 and done < plan.steps:
                     save(done, trainers)
+                seconds = seat.seconds - worked
                 listen(_step_done(plan, trainers[role], done, loss, norm, seconds))
-            else:
-                end = "done"
-    except stop_signals:
-        end = "cancelled at the end" if done == plan.steps else "stopped"
+    except RunStopped:
+        end = "stopped"
     except Exception:
         # Out of memory, a broken number, a full disk: the weights are those of the last whole step.
+        turns.leave()
         save(done, trainers)
         raise
+    turns.leave()
     save(done, trainers)
     return end
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -65,3 +66,10 @@ def _rendered(figure: Figure) -> Image.Image:
     buffer = BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return Image.open(buffer).convert("RGB")
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """As PNG, written beside and renamed."""
+    beside = path.with_name(f".{path.name}")
+    picture.save(beside, format="PNG")
+    beside.replace(path)

@@ -51,6 +51,10 @@ class Expert(Protocol):
         """While entered, the weights are where they compute and gradients can flow through them."""
         ...
 
+    def unload(self) -> None:
+        """Takes the weights off the device, which somebody else needs; `in_use` brings them back."""
+        ...
+
     def velocity(
         self,
         x_t: torch.Tensor,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from ...training.dataset import Clip
+from ...training.events import ClipEncoded, Listener
 from ...training.samples import EncodedClip
+from ...training.turns import Turns, in_turn
 from ...wan.conditions import start_frame_mask, start_frame_video
 from ...wan.errors import UserError
 from ...wan.shapes import LatentSize
@@ -22,20 +24,26 @@ if TYPE_CHECKING:
 
 
 def encode_dataset(
-    setup: Setup, *, on_clip: Callable[[int, int], None] | None = None
+    setup: Setup, *, turns: Turns | None = None, listen: Listener | None = None
 ) -> list[EncodedClip]:
     """Every clip as normalised latents, first-frame conditioning and text embedding.
 
-    Runs in the host's inference mode; the tensors that come back are normal ones, on the CPU.
+    Models are used in the host's inference mode, a clip or a caption at a time, in our `turns`; the tensors
+    that come back are normal ones, on the CPU.
     """
-    encoded = []
+    turns, total = turns or Turns(), len(setup.dataset.clips)
+    encoded: list[EncodedClip] = []
     contexts: dict[str, torch.Tensor] = {}
-    for done, item in enumerate(setup.dataset.clips, 1):
-        if item.caption not in contexts:
-            contexts[item.caption] = encode_text(setup.clip, item.caption)
-        encoded.append(_encode_clip(setup, item, contexts[item.caption]))
-        if on_clip:
-            on_clip(done, len(setup.dataset.clips))
+    with torch.inference_mode():
+        for item in setup.dataset.clips:
+            if item.caption not in contexts:
+                contexts[item.caption] = in_turn(
+                    turns, partial(encode_text, setup.clip, item.caption)
+                )
+            context = contexts[item.caption]
+            encoded.append(in_turn(turns, partial(_encode_clip, setup, item, context)))
+            if listen:
+                listen(ClipEncoded(name=item.path.name, done=len(encoded), total=total))
     return encoded
 
 

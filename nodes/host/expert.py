@@ -9,7 +9,11 @@ from typing import Any
 
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
-from comfy.model_management import load_models_gpu
+from comfy.model_management import (
+    load_models_gpu,
+    soft_empty_cache,
+    unload_model_and_clones,
+)
 from comfy.model_patcher import ModelPatcher
 from einops import rearrange
 from torch import nn
@@ -81,7 +85,15 @@ class HostExpert:
             stack.enter_context(differentiable_ops())
             if self._checkpoint_blocks:
                 stack.enter_context(_checkpointed(self._network.blocks))
+            # Off again before anybody else uses the shared layers, whatever of the host's comes first.
+            stack.callback(patcher.eject_model)
             yield
+
+    def unload(self) -> None:
+        patcher = self._clone or self._model
+        with torch.inference_mode():
+            unload_model_and_clones(patcher)
+            soft_empty_cache()
 
     def _activation_bytes(self) -> float:
         """Room for one forward pass by the host's own estimate, and for what every block keeps for the

@@ -1,18 +1,19 @@
-"""A training run inside a prompt: from a checked setup to a finished job."""
+"""A training run over the host's models: from a checked setup to checkpoints."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 
-from comfy.model_management import InterruptProcessingException
-
 from ...training.checkpoints import lora_file_name
-from ...training.events import CheckpointSaved
+from ...training.events import CheckpointSaved, Finding
 from ...training.job import Identity, Job, checked_name, open_job
 from ...training.loop import End, ExpertTrainer, build_trainers, train
+from ...training.plots import loss_plot, save_picture
+from ...training.runner import Work
 from ...training.samples import EncodedClip
+from ...training.seat import GiveBack
+from ...training.turns import Turns
 from ...wan.errors import UserError
 from ...wan.expert import Expert
 from ...wan.families import Role, sigma_range
@@ -22,10 +23,7 @@ from .borders import gradients
 from .encode import encode_dataset
 from .expert import HostExpert
 from .places import jobs_root, publish_folder
-from .progress import TrainingProgress, counting, node_text
 from .setup import Setup
-
-logger = logging.getLogger("tandem.training")
 
 
 def open_run(setup: Setup, name: str) -> Job:
@@ -44,25 +42,21 @@ def open_run(setup: Setup, name: str) -> Job:
     return job
 
 
-def run_in_prompt(setup: Setup, job: Job, node_id: str | None) -> None:
-    """Trains to the end of the plan; the host's Cancel stops, saves, and is passed on."""
-    for note in setup.notes:
-        logger.warning("%s: %s", job.name, note)
-    clips = encode_dataset(setup, on_clip=counting("encoding clip", node_id))
-    job.set_state("running")
-    try:
+def work_of(setup: Setup, job: Job, give_back: GiveBack = "offload") -> Work:
+    """What the training thread does for this job: encodes the clips, trains to the end of the plan, and
+    saves on the way. It holds the models until it is dropped."""
+
+    def work(turns: Turns) -> End:
+        for note in setup.notes:
+            job.logger.warning("%s: %s", job.name, note)
+            job.listen(Finding(step=job.step, kind="note", text=note))
+        clips = encode_dataset(setup, turns=turns, listen=job.listen)
         with gradients():
-            end = _train(setup, job, clips, node_id)
-    except BaseException as error:
-        job.set_state("failed", str(error))
-        raise
-    job.set_state("stopped" if end == "stopped" else "done")
-    if end != "done":
-        saved = (
-            f"{end} at step {job.step} and saved" if job.step else "stopped before the first step"
-        )
-        node_text(node_id, f"{saved}; queue it again and it goes on")
-        raise InterruptProcessingException()
+            end = _train(setup, job, clips, turns, give_back)
+        save_picture(loss_plot(job.losses(), title=job.name, steps=job.plan.steps), job.plot_file)
+        return end
+
+    return work
 
 
 def publish(job: Job) -> None:
@@ -77,10 +71,35 @@ def _published_step(job: Job, role: Role) -> object:
     return tandem_metadata(read_metadata(path)).get("step") if path.is_file() else None
 
 
-def _train(setup: Setup, job: Job, clips: list[EncodedClip], node_id: str | None) -> End:
+def _train(
+    setup: Setup, job: Job, clips: list[EncodedClip], turns: Turns, give_back: GiveBack
+) -> End:
+    trainers = build_trainers(setup.plan, _experts(setup, clips), clips)
+    job.step = job.store.resume(trainers)
+    metadata = job.metadata(setup.dataset.trigger)
+
+    def save(step: int, trainers: Mapping[Role, ExpertTrainer]) -> None:
+        if step > 0:
+            job.store.save(step, trainers, metadata)
+            publish(job)
+            files = {role: str(job.store.file(step, role)) for role in setup.plan.roles()}
+            job.listen(CheckpointSaved(step=step, files=files))
+
+    return train(
+        setup.plan,
+        trainers,
+        save=save,
+        listen=job.listen,
+        first_step=job.step,
+        turns=turns,
+        give_back=give_back,
+    )
+
+
+def _experts(setup: Setup, clips: list[EncodedClip]) -> dict[Role, Expert]:
     plan = setup.plan
     largest = (plan.batch, *max((tuple(clip.x0.shape) for clip in clips), key=math.prod))
-    experts: dict[Role, Expert] = {
+    return {
         role: HostExpert(
             model,
             role,
@@ -90,26 +109,6 @@ def _train(setup: Setup, job: Job, clips: list[EncodedClip], node_id: str | None
         )
         for role, model in setup.models.items()
     }
-    trainers = build_trainers(plan, experts, clips)
-    job.step = job.store.resume(trainers)
-    progress = TrainingProgress(node_id, job)
-    metadata = job.metadata(setup.dataset.trigger)
-
-    def save(step: int, trainers: Mapping[Role, ExpertTrainer]) -> None:
-        if step > 0:
-            job.store.save(step, trainers, metadata)
-            publish(job)
-            files = {role: str(job.store.file(step, role)) for role in plan.roles()}
-            progress(CheckpointSaved(step=step, files=files))
-
-    return train(
-        plan,
-        trainers,
-        save=save,
-        listen=progress,
-        first_step=job.step,
-        stop_signals=(InterruptProcessingException,),
-    )
 
 
 def _refuse_foreign_files(job: Job) -> None:
@@ -117,7 +116,7 @@ def _refuse_foreign_files(job: Job) -> None:
         path = publish_folder() / lora_file_name(job.name, role)
         if not path.is_file():
             continue
-        if tandem_metadata(read_metadata(path)).get("pair_id") != job.identity.job_id():
+        if tandem_metadata(read_metadata(path)).get("pair_id") != job.id:
             raise UserError(
                 f"{path.name} is already in {path.parent} and does not come from this run.",
                 "The run would put its own result there.",

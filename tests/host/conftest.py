@@ -15,6 +15,7 @@ from tandem_wan.wan.miniature.layouts import TransformerSize
 from tandem_wan.wan.miniature.random_family import write_family
 
 ROOT = Path(__file__).absolute().parents[2]
+PROBE = Path(__file__).with_name("packs") / "probe.py"
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +33,7 @@ def base(footage, tmp_path_factory) -> Path:
     for part in sorted(clips.iterdir())[:2]:
         shutil.copyfile(part, one / part.name)
     (base / "input" / "empty").mkdir()
+    shutil.copyfile(PROBE, base / "custom_nodes" / "probe.py")
     return base
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,14 +18,19 @@ import pytest
 import torch
 from einops import rearrange
 from hypothesis import settings
-from tandem_wan.training.loop import ExpertTrainer, build_trainers
+from tandem_wan.training.events import CheckpointSaved
+from tandem_wan.training.job import Identity, Job, open_job
+from tandem_wan.training.loop import ExpertTrainer, build_trainers, train
 from tandem_wan.training.plan import (
     LoraSettings,
     OptimizerSettings,
     RateSettings,
     TrainingPlan,
 )
+from tandem_wan.training.runner import Run, Runner
 from tandem_wan.training.samples import EncodedClip
+from tandem_wan.training.states import TRANSITIONS
+from tandem_wan.training.turns import RunStopped, Turns
 from tandem_wan.wan.expert import LinearShape
 from tandem_wan.wan.families import sigma_range
 
@@ -29,6 +38,8 @@ from tandem_wan.wan.families import sigma_range
 settings.register_profile("tandem", deadline=None, derandomize=True)
 settings.load_profile("tandem")
 
+LIMIT_S = 20.0
+"""How long a test waits for another thread before it fails."""
 CHANNELS, TEXT_WIDTH, WIDTH = 4, 6, 24
 INPUTS = 2 * CHANNELS + TEXT_WIDTH + 1
 
@@ -79,6 +90,10 @@ class ToyExpert:
             self.resident = False
             self.log.append(("out", self.role))
 
+    def unload(self) -> None:
+        assert not self.resident, "weights in use stay where they are"
+        self.log.append(("unload", self.role))
+
     def velocity(self, x_t, sigma, context, image_condition, attention=None) -> torch.Tensor:
         assert self.resident, "weights compute only while in use"
         call, self.calls = self.calls, self.calls + 1
@@ -101,6 +116,161 @@ class ToyExpert:
     def _linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
         y = x @ self.base[name].T
         return y + self.attached[name](x) if name in self.attached else y
+
+
+class StopWhen(Turns):
+    """Ends a run before the piece of work at which `condition()` holds, or within one by `interrupts`."""
+
+    def __init__(
+        self,
+        condition: Callable[[], bool] = lambda: False,
+        interrupts: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        self.condition, self.interrupts = condition, interrupts
+
+    def over(self) -> bool:
+        return self.condition()
+
+    def wait(self) -> None:
+        raise RunStopped
+
+    def interrupted(self) -> None:
+        raise RunStopped
+
+
+class ToyGate:
+    """Opened and closed by the test. Like a real one it looks again only when it is woken."""
+
+    def __init__(self) -> None:
+        self.inside = False
+        self.interrupts = 0
+        self._open = True
+        self._changed = threading.Condition()
+
+    def set_open(self, is_open: bool) -> None:
+        with self._changed:
+            self._open = is_open
+            self._changed.notify_all()
+
+    def is_open(self) -> bool:
+        return self._open
+
+    def enter(self, give_up: Callable[[], bool]) -> bool:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._open or give_up(), LIMIT_S), "never let in"
+            self.inside = not give_up()
+            return self.inside
+
+    def leave(self) -> None:
+        self.inside = False
+
+    def rest(self, until: Callable[[], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(until, LIMIT_S), "never woken"
+
+    def wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def interrupted(self) -> None:
+        self.interrupts += 1
+
+
+class Hold:
+    """Stops a run within its piece of work number `at`, counted over all experts, until `go` is set."""
+
+    def __init__(self, at: int = 0) -> None:
+        self.reached, self.go = threading.Event(), threading.Event()
+        self._at, self._pieces = at, 0
+
+    def __call__(self, call: int) -> None:
+        self._pieces += 1
+        if self._pieces == self._at + 1:
+            self.reached.set()
+            assert self.go.wait(LIMIT_S), "held for ever"
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Waits for something that another thread does."""
+    limit = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < limit, "did not happen"
+        time.sleep(0.001)
+
+
+def event_states(job: Job) -> list[str]:
+    """The states that a run's folder tells, in order."""
+    lines = (job.folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    return [e["state"] for e in map(json.loads, lines) if e["event"] == "StateChanged"]
+
+
+class ToyRuns:
+    """A runner over toy experts below `root`, behind a gate of its own."""
+
+    def __init__(self, root: Path, **changes: Any) -> None:
+        self.root, self.gate, self.frames = root, ToyGate(), []
+        self.holds: list[Hold] = []
+        self.jobs: list[Job] = []
+        self.runner = Runner(
+            self.gate,
+            **{
+                "busy": lambda: self.frames.append("busy"),
+                "idle": lambda: self.frames.append("idle"),
+            }
+            | changes,
+        )
+
+    def job(self, name: str = "mermaid", **plan: Any) -> Job:
+        base = (("high_noise", "b1"), ("low_noise", "b2"))
+        plan = toy_plan(**({"steps": 6, "save_every": 2} | plan))
+        identity = Identity(
+            name=name, plan=plan, dataset="d1", base=base, vae="v1", text_encoder="t1"
+        )
+        self.jobs.append(open_job(self.root, identity))
+        return self.jobs[-1]
+
+    def work(self, job: Job, before_velocity: Callable[[int], None] = lambda call: None):
+        """Resumes and trains as the host does."""
+
+        def save(step: int, trainers: dict[str, ExpertTrainer]) -> None:
+            if step > 0:
+                job.store.save(step, trainers, job.metadata("T"))
+                job.listen(CheckpointSaved(step=step, files={}))
+
+        def work(turns: Turns):
+            trainers = toy_trainers(job.plan)
+            for trainer in trainers.values():
+                trainer.expert.before_velocity = before_velocity
+            job.step = job.store.resume(trainers)
+            wishes = {"save": save, "listen": job.listen, "turns": turns}
+            return train(job.plan, trainers, first_step=job.step, **wishes)
+
+        return work
+
+    def hold(self, at: int = 0) -> Hold:
+        self.holds.append(Hold(at))
+        return self.holds[-1]
+
+    def start(self, job: Job, before_velocity: Callable[[int], None] = lambda call: None) -> Run:
+        return self.runner.submit(job, self.work(job, before_velocity))
+
+    def held(self, name: str = "mermaid", at: int = 0, **plan: Any) -> tuple[Run, Hold]:
+        """A run that is within its piece of work number `at`."""
+        hold = self.hold(at)
+        run = self.start(self.job(name, **plan), hold)
+        assert hold.reached.wait(LIMIT_S)
+        return run, hold
+
+    def end(self) -> None:
+        """Lets everything go, ends the thread, and looks whether every run kept to the table of states."""
+        for hold in self.holds:
+            hold.go.set()
+        self.runner.shutdown(LIMIT_S)
+        for job in {job.folder: job for job in self.jobs}.values():
+            job.release()
+            states = event_states(job) if (job.folder / "events.jsonl").is_file() else []
+            for before, after in pairwise(states):
+                assert before == after or after in TRANSITIONS[before], states
 
 
 def toy_clips(count: int = 5, *, with_picture: bool = True) -> list[EncodedClip]:
@@ -181,7 +351,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def toys() -> SimpleNamespace:
-    """The toy's parts: expert, experts, clips, plan, trainers, weights, same."""
+    """The toy's parts: experts, clips, plans and trainers; turns, a gate, and runs behind it."""
     return SimpleNamespace(
         expert=ToyExpert,
         experts=toy_experts,
@@ -190,7 +360,21 @@ def toys() -> SimpleNamespace:
         trainers=toy_trainers,
         weights=weights,
         same=same,
+        stop_when=StopWhen,
+        gate=ToyGate,
+        runs=ToyRuns,
+        hold=Hold,
+        eventually=eventually,
+        states=event_states,
     )
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[ToyRuns]:
+    """A runner that is ended after the test."""
+    runs = ToyRuns(tmp_path / "tandem")
+    yield runs
+    runs.end()
 
 
 def write_film(path: Path, *, frames: int = 9, seed: int = 0, fps: int = 16) -> Path:

@@ -17,7 +17,7 @@ from tandem_wan.wan.lora_keys import match_lora
 METADATA = {"name": "mermaid", "trigger": "MERMAID", "pair_id": "0123"}
 
 
-def train_and_save(plan, trainers, store, *, first_step=0, until=None):
+def train_and_save(toys, plan, trainers, store, *, first_step=0, until=None):
     """Trains up to `until` and returns (loss, rate) of every step done."""
     events = []
     train(
@@ -26,7 +26,7 @@ def train_and_save(plan, trainers, store, *, first_step=0, until=None):
         save=lambda step, t: store.save(step, t, METADATA),
         listen=events.append,
         first_step=first_step,
-        should_stop=lambda: until is not None and first_step + len(events) >= until,
+        turns=toys.stop_when(lambda: until is not None and first_step + len(events) >= until),
     )
     return [(e.step, e.role, e.loss, e.grad_norm, e.rate) for e in events]
 
@@ -41,14 +41,14 @@ def store(tmp_path):
 def test_a_resumed_run_equals_the_unbroken_one_to_the_last_bit(toys, tmp_path, optimizer, cuts):
     plan = toys.plan(optimizer, steps=20, accumulate=2, batch=2, dropout=0.2)
     unbroken = toys.trainers(plan)
-    events = train_and_save(plan, unbroken, CheckpointStore(tmp_path / "unbroken", "x"))
+    events = train_and_save(toys, plan, unbroken, CheckpointStore(tmp_path / "unbroken", "x"))
 
     store, pieces, at = CheckpointStore(tmp_path / "cut", "x"), [], 0
     for until in [*cuts, None]:
         torch.manual_seed(until or 0)  # a new process has other random numbers
         trainers = toys.trainers(plan)
         assert store.resume(trainers) == at
-        pieces += train_and_save(plan, trainers, store, first_step=at, until=until)
+        pieces += train_and_save(toys, plan, trainers, store, first_step=at, until=until)
         at = until
     assert pieces == events
     assert toys.same(toys.weights(trainers), toys.weights(unbroken))
@@ -56,7 +56,7 @@ def test_a_resumed_run_equals_the_unbroken_one_to_the_last_bit(toys, tmp_path, o
 
 def test_dropout_and_the_seed_do_matter_to_a_run(toys, store):
     losses = [
-        train_and_save(plan, toys.trainers(plan), CheckpointStore(store.folder / str(i), "x"))
+        train_and_save(toys, plan, toys.trainers(plan), CheckpointStore(store.folder / str(i), "x"))
         for i, plan in enumerate(
             toys.plan(steps=6, **changes) for changes in ({}, {"dropout": 0.2}, {"seed": 1})
         )
@@ -67,7 +67,7 @@ def test_dropout_and_the_seed_do_matter_to_a_run(toys, store):
 def test_a_run_that_was_cancelled_by_an_exception_resumes_like_any_other(toys, store):
     plan = toys.plan(steps=12, accumulate=2)
     unbroken = toys.trainers(plan)
-    events = train_and_save(plan, unbroken, CheckpointStore(store.folder / "unbroken", "x"))
+    events = train_and_save(toys, plan, unbroken, CheckpointStore(store.folder / "unbroken", "x"))
 
     def cancel(call):
         if call == 3:
@@ -80,22 +80,22 @@ def test_a_run_that_was_cancelled_by_an_exception_resumes_like_any_other(toys, s
         broken,
         save=lambda step, t: store.save(step, t, METADATA),
         listen=done.append,
-        stop_signals=(KeyboardInterrupt,),
+        turns=toys.stop_when(interrupts=(KeyboardInterrupt,)),
     )
     again = toys.trainers(plan)
     first_step = store.resume(again)
     assert first_step == len(done) == 1
-    assert train_and_save(plan, again, store, first_step=first_step) == events[first_step:]
+    assert train_and_save(toys, plan, again, store, first_step=first_step) == events[first_step:]
     assert toys.same(toys.weights(again), toys.weights(unbroken))
 
 
 def test_a_finished_run_resumes_at_its_end_and_trains_no_more(toys, store):
     plan = toys.plan(steps=4)
     trainers = toys.trainers(plan)
-    train_and_save(plan, trainers, store)
+    train_and_save(toys, plan, trainers, store)
     again = toys.trainers(plan)
     assert store.resume(again) == 4
-    assert train_and_save(plan, again, store, first_step=4) == []
+    assert train_and_save(toys, plan, again, store, first_step=4) == []
     assert toys.same(toys.weights(again), toys.weights(trainers))
 
 
@@ -110,7 +110,7 @@ def test_a_new_folder_resumes_at_0(toys, store):
 def test_both_files_hold_what_was_trained_and_read_back_as_loras(toys, store):
     plan = toys.plan(steps=6)
     trainers = toys.trainers(plan)
-    train_and_save(plan, trainers, store)
+    train_and_save(toys, plan, trainers, store)
     for role, trainer in trainers.items():
         path = store.file(6, role)
         assert path.name == f"mermaid_000006_{role}.safetensors"
@@ -125,7 +125,7 @@ def test_both_files_hold_what_was_trained_and_read_back_as_loras(toys, store):
 
 def test_metadata_names_run_expert_step_rank_alpha_and_trigger(toys, store):
     plan = toys.plan(steps=6, rank=3)
-    train_and_save(plan, toys.trainers(plan), store)
+    train_and_save(toys, plan, toys.trainers(plan), store)
     for role in plan.roles():
         metadata = read_metadata(store.file(6, role))
         assert tandem_metadata(metadata) == {
@@ -144,7 +144,7 @@ def test_metadata_names_run_expert_step_rank_alpha_and_trigger(toys, store):
 
 def test_only_the_two_newest_checkpoints_keep_what_resuming_needs(toys, store):
     plan = toys.plan(steps=9, save_every=3)
-    train_and_save(plan, toys.trainers(plan), store)
+    train_and_save(toys, plan, toys.trainers(plan), store)
     assert store.steps() == [3, 6, 9]
     kept = sorted(path.parent.name for path in store.folder.rglob(STATE_FILE))
     assert kept == ["step_000006", "step_000009"]
@@ -179,7 +179,7 @@ def test_a_crash_between_the_files_leaves_the_checkpoint_before(
     plan = toys.plan(steps=8, save_every=4)
     with monkeypatch.context() as patched:
         trainers = toys.trainers(plan)
-        train_and_save(plan, trainers, store, until=4)
+        train_and_save(toys, plan, trainers, store, until=4)
         kept = toys.weights(trainers)
         patched.setattr(checkpoints, "save_file", dying_save_file(files))
         if killed:  # nothing runs after a kill, no clean-up either
@@ -214,7 +214,7 @@ def test_a_crash_at_the_rename_leaves_no_step_folder(toys, store, monkeypatch):
 
 def test_publishing_puts_the_pair_under_the_runs_name(toys, store, tmp_path):
     plan = toys.plan(steps=6, save_every=3)
-    train_and_save(plan, toys.trainers(plan), store)
+    train_and_save(toys, plan, toys.trainers(plan), store)
     target = tmp_path / "loras"
     for step in (3, 6):
         final = store.publish(step, plan.roles(), target)
@@ -229,7 +229,7 @@ def test_publishing_puts_the_pair_under_the_runs_name(toys, store, tmp_path):
 
 def test_a_failed_copy_leaves_the_published_pair_as_it_was(toys, store, tmp_path, monkeypatch):
     plan = toys.plan(steps=6, save_every=3)
-    train_and_save(plan, toys.trainers(plan), store)
+    train_and_save(toys, plan, toys.trainers(plan), store)
     final = store.publish(3, plan.roles(), tmp_path / "loras")
     before = {role: path.read_bytes() for role, path in final.items()}
     copied = []
@@ -259,13 +259,13 @@ def test_a_loss_that_is_no_number_leaves_a_checkpoint_that_can_be_resumed(toys, 
         v * (float("nan") if call == 1 else 1)
     )
     with pytest.raises(UserError):
-        train_and_save(plan, trainers, store)
+        train_and_save(toys, plan, trainers, store)
     again = toys.trainers(plan)
     step = store.resume(again)
     assert step > 0
     kept = toys.weights(again)
     assert all(weight.isfinite().all() for role in kept for weight in kept[role])
-    assert len(train_and_save(plan, again, store, first_step=step)) == 10 - step
+    assert len(train_and_save(toys, plan, again, store, first_step=step)) == 10 - step
     assert json.loads(read_metadata(store.file(10, "low_noise"))["tandem"])["step"] == 10
 
 
@@ -273,7 +273,7 @@ def test_a_loss_that_is_no_number_leaves_a_checkpoint_that_can_be_resumed(toys, 
 def test_what_a_resumed_optimizer_remembers_goes_where_the_weights_go(toys, store, optimizer):
     """A state that stays behind on the CPU would end a run that goes on on a GPU."""
     plan = toys.plan(optimizer)
-    train_and_save(plan, toys.trainers(plan), store, until=8)
+    train_and_save(toys, plan, toys.trainers(plan), store, until=8)
     resumed = toys.trainers(plan)
     assert store.resume(resumed) == 8
     for trainer in resumed.values():
@@ -288,24 +288,24 @@ def test_what_a_resumed_optimizer_remembers_goes_where_the_weights_go(toys, stor
 
 def test_a_run_whose_newest_checkpoint_is_gone_or_broken_goes_on_from_the_one_before(toys, store):
     plan = toys.plan(save_every=3)
-    train_and_save(plan, toys.trainers(plan), store, until=9)
+    train_and_save(toys, plan, toys.trainers(plan), store, until=9)
     (store.folder / "step_000009" / STATE_FILE).write_bytes(b"cut off by a power cut")
     assert store.resume(toys.trainers(plan)) == 6
     shutil.rmtree(store.folder / "step_000009")
     trainers = toys.trainers(plan)
     assert store.resume(trainers) == 6
-    train_and_save(plan, trainers, store, first_step=6, until=9)
+    train_and_save(toys, plan, trainers, store, first_step=6, until=9)
     assert store.resume(toys.trainers(plan)) == 9
 
 
 def test_a_step_that_is_done_again_takes_the_place_of_one_that_cannot_be_resumed(toys, store):
     plan = toys.plan(save_every=3)
-    train_and_save(plan, toys.trainers(plan), store, until=6)
+    train_and_save(toys, plan, toys.trainers(plan), store, until=6)
     for state in store.folder.rglob(STATE_FILE):
         state.unlink()
     trainers = toys.trainers(plan)
     assert store.resume(trainers) == 0
-    train_and_save(plan, trainers, store, until=3)
+    train_and_save(toys, plan, trainers, store, until=3)
     assert store.steps() == [3, 6]
     assert store.resume(toys.trainers(plan)) == 3
     assert list(store.folder.glob(".*")) == []

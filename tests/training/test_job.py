@@ -26,6 +26,12 @@ def done(step: int, loss: float, role: str = "high_noise") -> StepDone:
     )
 
 
+def finish(job: Job) -> Job:
+    job.set_state("running")
+    job.set_state("done")
+    return job
+
+
 def with_checkpoint(job: Job, step: int) -> None:
     (job.folder / f"step_{step:06d}").mkdir()
 
@@ -51,7 +57,7 @@ def test_a_finished_run_is_found_done_at_its_last_step(tmp_path):
 def test_a_finished_run_without_its_checkpoints_is_not_done(tmp_path):
     job = open_job(tmp_path, IDENTITY)
     job.listen(done(40, 0.1))
-    job.set_state("done")
+    finish(job)
     assert open_job(tmp_path, IDENTITY).state != "done"
 
 
@@ -84,7 +90,7 @@ def test_a_run_that_ended_early_is_found_as_it_ended(tmp_path, state):
     ],
 )
 def test_another_run_under_the_name_is_refused_with_what_differs(tmp_path, changes, named):
-    open_job(tmp_path, IDENTITY).set_state("done")
+    finish(open_job(tmp_path, IDENTITY))
     with pytest.raises(UserError) as caught:
         open_job(tmp_path, replace(IDENTITY, **changes))
     assert named in caught.value.came
@@ -93,15 +99,14 @@ def test_another_run_under_the_name_is_refused_with_what_differs(tmp_path, chang
 
 
 def test_all_differences_are_named_at_once(tmp_path):
-    open_job(tmp_path, IDENTITY).set_state("done")
+    finish(open_job(tmp_path, IDENTITY))
     other = replace(IDENTITY, dataset="d2", vae="v2", plan=replace(IDENTITY.plan, seed=1))
     with pytest.raises(UserError, match="another dataset; another vae; seed: 1 now, 0 before"):
         open_job(tmp_path, other)
 
 
 def test_a_refused_run_leaves_the_old_one_untouched(tmp_path):
-    job = open_job(tmp_path, IDENTITY)
-    job.set_state("done")
+    job = finish(open_job(tmp_path, IDENTITY))
     before = {path.name: path.read_bytes() for path in job.folder.iterdir()}
     with pytest.raises(UserError):
         open_job(tmp_path, replace(IDENTITY, dataset="d2"))
@@ -138,6 +143,27 @@ def test_losses_are_told_by_expert_and_a_repeated_step_counts_as_done_last(tmp_p
         job.listen(event)
     assert job.losses() == {"high_noise": [(1, 0.5), (3, 0.25)], "low_noise": [(2, 0.35)]}
     assert job.step == 3
+
+
+def test_a_checkpoint_says_how_far_a_run_came_before_the_event_of_its_step(tmp_path):
+    job = open_job(tmp_path, IDENTITY)
+    job.listen(CheckpointSaved(step=7, files={}))
+    job.set_state("stopped")
+    assert (job.step, open_job(tmp_path, IDENTITY).step) == (7, 7)
+
+
+def test_the_log_tells_a_run_and_leaves_out_how_it_took_turns(tmp_path):
+    job = open_job(tmp_path, IDENTITY)
+    job.claim()
+    for state in ("queued", "running", "parked", "running", "stopping", "stopped"):
+        job.set_state(state, "so it is")
+    job.release()
+    lines = (job.folder / "run.log").read_text(encoding="utf-8").splitlines()
+    told = [line.split("mermaid is ")[1] for line in lines]
+    words = "at step 0 of 40. so it is"
+    assert told == [f"{state} {words}" for state in ("queued", "stopping", "stopped")]
+    events = (job.folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(events) == 6
 
 
 def test_a_new_run_has_no_losses(tmp_path):
@@ -179,7 +205,7 @@ def test_a_crash_while_the_record_is_written_leaves_the_old_record(tmp_path, mon
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", full_disk)
         with pytest.raises(OSError, match="No space"):
-            job.set_state("running")
+            job.set_state("queued")
     assert open_job(tmp_path, IDENTITY).state == "stopped"
     assert not list(job.folder.glob(".*"))
 
@@ -187,7 +213,9 @@ def test_a_crash_while_the_record_is_written_leaves_the_old_record(tmp_path, mon
 def test_a_record_that_is_no_json_is_named(tmp_path):
     job = open_job(tmp_path, IDENTITY)
     (job.folder / "job.json").write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match=r"job\.json is not JSON.*Move the folder away"):
+    with pytest.raises(
+        UserError, match=r"job\.json cannot be read: it is not JSON.*Move the folder away"
+    ):
         open_job(tmp_path, IDENTITY)
 
 

@@ -2,12 +2,15 @@
 
 import math
 import time
+from contextlib import nullcontext
 from itertools import pairwise
 
 import pytest
 import torch
 from tandem_wan.training.loop import build_trainers, train
 from tandem_wan.training.schedule import role_at
+from tandem_wan.training.seat import Seat
+from tandem_wan.training.turns import Turns
 from tandem_wan.wan.adapters import AdapterSet
 from tandem_wan.wan.errors import UserError
 from tandem_wan.wan.flow import mix, unwarp, velocity_target, warp
@@ -133,7 +136,7 @@ class Cancelled(BaseException):
 def plain_run(toys, plan, steps: int):
     """The weights after the first `steps` steps, without any interruption."""
     trainers, done = toys.trainers(plan), []
-    run(plan, trainers, listen=done.append, should_stop=lambda: len(done) == steps)
+    run(plan, trainers, listen=done.append, turns=toys.stop_when(lambda: len(done) == steps))
     return toys.weights(trainers)
 
 
@@ -144,7 +147,7 @@ def test_a_wish_to_stop_ends_after_the_step_and_saves_it(toys):
         plan,
         trainers,
         listen=done.append,
-        should_stop=lambda: len(done) == 7,
+        turns=toys.stop_when(lambda: len(done) == 7),
         save=lambda step, t: saved.append((step, toys.weights(t))),
     )
     assert end == "stopped"
@@ -169,7 +172,7 @@ def test_a_cancel_inside_a_micro_batch_keeps_the_last_whole_step(toys, optimizer
         trainers,
         listen=done.append,
         save=lambda step, t: saved.append((step, toys.weights(t))),
-        stop_signals=(Cancelled,),
+        turns=toys.stop_when(interrupts=(Cancelled,)),
     )
     assert end == "stopped"
     assert [step for step, _ in saved] == [7]
@@ -265,6 +268,9 @@ class LinearExpert:
     def layers(self):
         return {"blocks.0.self_attn.q": (4, 4)}
 
+    def in_use(self):
+        return nullcontext()
+
     def velocity(self, x_t, sigma, context, image_condition, attention=None):
         self.seen.append((x_t, sigma))
         cells = x_t.movedim(1, -1)
@@ -295,7 +301,7 @@ def test_gradients_are_those_of_a_plain_float64_implementation(toys, batch, accu
     expert.adapter = adapter = trainer.adapters["blocks.0.self_attn.q"]
     torch.nn.init.normal_(adapter.up, generator=torch.Generator().manual_seed(4))
     trainer.optimizer = Recorder([adapter.down, adapter.up])
-    loss, norm = trainer.step(0)
+    loss, norm = trainer.step(0, Seat({"single": trainer}, Turns()))
 
     down, up, base = (t.detach().double() for t in (adapter.down, adapter.up, expert.base))
     scale, x0 = plan.lora.alpha / plan.lora.rank, clip.x0.double()
@@ -332,29 +338,7 @@ def test_adamw_gets_a_clipped_gradient_and_automagic_clips_its_own_update(toys, 
 
     trainer.optimizer.step = step
     trainer.expert.attach(trainer.adapters)
-    with trainer.expert.in_use():
-        _, norm = trainer.step(0)
+    with Seat({trainer.role: trainer}, Turns()) as seat:
+        _, norm = trainer.step(0, seat)
     assert norm > 0.1
     assert seen[0] == pytest.approx(1e-3 if clipped else norm, rel=1e-3)
-
-
-def test_a_signal_after_the_last_step_ends_a_finished_run_that_was_cancelled(toys):
-    """The run is whole, and yet the host asked for an end: nothing after it may go on."""
-
-    class Cancelled(BaseException):
-        pass
-
-    plan, saved = toys.plan(steps=4), []
-
-    def listen(event):
-        if event.step == plan.steps:
-            raise Cancelled
-
-    end = train(
-        plan,
-        toys.trainers(plan),
-        save=lambda step, _: saved.append(step),
-        listen=listen,
-        stop_signals=(Cancelled,),
-    )
-    assert end == "cancelled at the end" and saved[-1] == 4

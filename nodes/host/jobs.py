@@ -1,0 +1,150 @@
+"""The runs of this ComfyUI: one training thread, behind one gate, told about over the websocket."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from dataclasses import asdict
+
+from comfy.model_management import (
+    InterruptProcessingException,
+    throw_exception_if_processing_interrupted,
+)
+from server import PromptServer
+
+from ...training.events import ClipEncoded, Event, StateChanged, StepDone
+from ...training.job import Job
+from ...training.listing import summary_of
+from ...training.runner import Run, Runner
+from ...training.seat import GiveBack
+from ...wan.errors import UserError
+from .gate import HostGate
+from .guard import Guards
+from .progress import RunProgress
+from .run import open_run, work_of
+from .setup import Setup
+
+EVENT = "tandem.job"
+TELL_EVERY_S = 0.5
+LOOK_EVERY_S = 0.1
+"""How often a waiting node looks for Cancel."""
+SHUTDOWN_S = 30.0
+"""What ending ComfyUI waits for the micro-batch and the checkpoint."""
+
+
+class Teller:
+    """Sends every change of a run to all pages, and steps as often as a person can read."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+        self.unfinished_ends: dict[str, int] = {}
+        """How often a run of each name has ended without being done."""
+        self.revision = 0
+        """Counts what a result node would give differently: checkpoints and ends."""
+
+    def __call__(self, run: Run, event: Event) -> None:
+        if isinstance(event, (StepDone, ClipEncoded)):
+            if time.monotonic() - self._last < TELL_EVERY_S:
+                return
+            self._last = time.monotonic()
+        else:
+            self.revision += 1
+        if isinstance(event, StateChanged) and event.state in ("stopped", "failed", "cut off"):
+            name = run.job.name
+            self.unfinished_ends[name] = self.unfinished_ends.get(name, 0) + 1
+        server = getattr(PromptServer, "instance", None)
+        if server is not None:
+            server.send_sync(EVENT, asdict(summary_of(run, runner.runs())))
+
+
+gate = HostGate()
+guards = Guards(gate)
+teller = Teller()
+runner = Runner(
+    gate,
+    interrupts=(InterruptProcessingException,),
+    listen=teller,
+    busy=guards.put_up,
+    idle=guards.take_down,
+)
+atexit.register(runner.shutdown, SHUTDOWN_S)
+_starting = threading.Lock()
+
+
+def start(setup: Setup, name: str, give_back: GiveBack) -> Job:
+    """The job of this setup, in the queue of runs unless it is done; the one that is there already if it is live."""
+    with _starting:
+        job = open_run(setup, name)
+        if (live := runner.find(job.id)) is not None:
+            return live.job
+        return (
+            job if job.state == "done" else runner.submit(job, work_of(setup, job, give_back)).job
+        )
+
+
+def live_run(name: str = "") -> Run:
+    """The live run of this name, or the one that works."""
+    runs = runner.runs()
+    for run in runs:
+        if name in ("", run.job.name):
+            return run
+    names = ", ".join(f"{run.job.name} ({run.job.state})" for run in runs)
+    raise UserError(
+        f"No run called {name!r} is in this ComfyUI now."
+        if name
+        else "No run is in this ComfyUI now.",
+        f"There {'is ' + names if names else 'are none'}.",
+        "Queue the workflow of the run: it goes on where it was.",
+    )
+
+
+def ask(run: Run, action: str) -> str:
+    """pause, resume or stop; what the run says then."""
+    actions = {
+        "pause": run.control.pause,
+        "resume": run.control.resume,
+        "stop": lambda: runner.stop(run, "stopped by hand"),
+    }
+    actions[action]()
+    summary = summary_of(run, runner.runs())
+    asked = f"\n{summary.wish} after the current micro-batch" if summary.wish else ""
+    return f"{run.job.name}: {summary.text}{asked}"
+
+
+def wait_for(job: Job, node_id: str | None, *, tell: bool = True) -> None:
+    """Keeps the prompt waiting until the run is over, and lets it work meanwhile.
+
+    Cancel stops the run, waits until it is saved, and is passed on. Raises what the run raised, and `UserError`
+    when somebody else stopped it. `tell`: write how it gets on under the node, which a trainer's own view does.
+    """
+    run = runner.find(job.id)
+    if run is not None:
+        job = run.job
+        _keep_waiting(run, node_id, tell=tell)
+        if run.error is not None:
+            raise run.error
+    if job.state != "done":
+        raise UserError(
+            f"{job.name} is {job.state} at step {job.step} of {job.plan.steps}.",
+            "What comes after it needs a finished run.",
+            "Queue it again and it goes on; or set unfinished to latest on Tandem Job Result.",
+        )
+
+
+def _keep_waiting(run: Run, node_id: str | None, *, tell: bool) -> None:
+    progress = RunProgress(run, node_id, tell=tell)
+    with gate.lent():
+        try:
+            while not run.finished.wait(LOOK_EVERY_S):
+                throw_exception_if_processing_interrupted()
+                progress.show((runner.runs() or [run])[0])
+        except InterruptProcessingException:
+            _stop(run)
+            raise
+
+
+def _stop(run: Run) -> None:
+    if not run.finished.is_set():
+        runner.stop(run, "cancelled")
+        run.finished.wait()

@@ -1,0 +1,182 @@
+"""The nodes that take a run: its result, and what a person asks of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
+
+from ..training.job import Job
+from ..wan.errors import UserError
+from ..wan.lora_files import read_metadata, tandem_metadata
+from ..wan.lora_stack import LoraStack, Row
+from . import sockets
+from .host import jobs
+from .host.places import lora_name
+from .host.progress import node_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from ..wan.families import Role
+
+
+class TandemJobResult(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TandemJobResult",
+            display_name="Tandem Job Result",
+            category="Tandem/training",
+            description="A run's LoRA pair as a stack, and the names of its files. best is the last checkpoint until "
+            "a held-out loss can tell better, and the report says so.",
+            search_aliases=["trained lora", "checkpoint", "training result"],
+            inputs=[
+                sockets.Job.Input("job", tooltip="From Tandem Trainer."),
+                io.Combo.Input(
+                    "checkpoint",
+                    options=["best", "last", "step"],
+                    default="best",
+                    optional=True,
+                    tooltip="Which checkpoint: best, last, or the one at `step`. For example best.",
+                ),
+                io.Int.Input(
+                    "step",
+                    default=0,
+                    min=0,
+                    max=10_000_000,
+                    optional=True,
+                    tooltip="Optimizer step of the checkpoint, when checkpoint is step. For example 100.",
+                ),
+                io.Combo.Input(
+                    "unfinished",
+                    options=["wait", "latest", "block"],
+                    default="wait",
+                    optional=True,
+                    tooltip="If the run is not finished. wait: until it is. latest: take the checkpoints it has. "
+                    "block: give nothing, so that what follows is skipped.",
+                ),
+            ],
+            outputs=[
+                sockets.Stack.Output(display_name="stack"),
+                io.String.Output(display_name="high"),
+                io.String.Output(display_name="low"),
+                io.String.Output(display_name="report"),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, unfinished: str = "wait", **_: object) -> int:
+        """What waits gets the end of the run, which does not change; the others look again."""
+        return 0 if unfinished == "wait" else jobs.teller.revision
+
+    @classmethod
+    def execute(
+        cls, job: Job, checkpoint: str = "best", step: int = 0, unfinished: str = "wait"
+    ) -> io.NodeOutput:
+        if unfinished == "wait":
+            jobs.wait_for(job, cls.hidden.unique_id)
+        elif job.state != "done" and (unfinished == "block" or not job.store.steps()):
+            progress = f"{job.name} is {job.state}, step {job.step} of {job.plan.steps}"
+            node_text(cls.hidden.unique_id, progress)
+            return io.NodeOutput(*[ExecutionBlocker(_nothing_yet(progress, unfinished))] * 4)
+        chosen = _pick_step(job, checkpoint, step)
+        paths: dict[Role, Path] = {role: job.store.file(chosen, role) for role in job.plan.roles()}
+        files: dict[Role, str] = {role: lora_name(path) for role, path in paths.items()}
+        lines = [
+            f"step {chosen} of {job.plan.steps} ({', '.join(map(str, job.store.steps()))} are there)"
+        ]
+        if checkpoint == "best":
+            lines.append(
+                "best is the last checkpoint: there is no held-out loss to tell a better one"
+            )
+        report = "\n".join([*lines, *files.values()])
+        node_text(cls.hidden.unique_id, report)
+        high = files.get("high_noise") or files.get("single", "")
+        stack = _stack(files, _trigger(next(iter(paths.values()))))
+        return io.NodeOutput(stack, high, files.get("low_noise", ""), report)
+
+
+class TandemJobControl(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TandemJobControl",
+            display_name="Tandem Job Control",
+            category="Tandem/training",
+            description="Pauses, resumes or stops a run in the background. It does so each time it is queued, and "
+            "needs no other node. A stopped run is saved, and goes on when its trainer is queued again.",
+            search_aliases=["pause training", "stop training", "resume training"],
+            is_output_node=True,
+            not_idempotent=True,
+            inputs=[
+                io.Combo.Input(
+                    "action",
+                    options=["pause", "resume", "stop"],
+                    default="pause",
+                    optional=True,
+                    tooltip="pause: keep the run but give the models back until resume. stop: save and end it.",
+                ),
+                io.String.Input(
+                    "name",
+                    default="",
+                    optional=True,
+                    tooltip="Name of the run, for example mermaid_v1; empty for the one that runs.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="status")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: object) -> float:
+        return float("nan")
+
+    @classmethod
+    def execute(cls, action: str = "pause", name: str = "") -> io.NodeOutput:
+        run = jobs.live_run(name)
+        status = jobs.ask(run, action)
+        node_text(cls.hidden.unique_id, status)
+        return io.NodeOutput(status)
+
+
+def _nothing_yet(progress: str, unfinished: str) -> str:
+    if unfinished == "block":
+        return f"{progress}; unfinished is block, so nothing comes out yet. Queue this again later."
+    return (
+        f"{progress}; it has no checkpoint yet. Queue this again after step save_every of the plan."
+    )
+
+
+def _stack(files: Mapping[Role, str], trigger: str) -> LoraStack:
+    """A pair is one row of two files; a lone file finds its expert by its metadata."""
+    first, *others = files.values()
+    return LoraStack(
+        (Row(lora=first, lora_low=others[0] if others else None),), (trigger,) if trigger else ()
+    )
+
+
+def _trigger(path: Path) -> str:
+    return str(tandem_metadata(read_metadata(path)).get("trigger", ""))
+
+
+def _pick_step(job: Job, checkpoint: str, step: int) -> int:
+    steps = job.store.steps()
+    if not steps:
+        raise UserError(
+            f"{job.name} has no checkpoint in {job.folder}.",
+            "A run writes them there; they were deleted, or it has not come that far.",
+            "Queue the trainer under another name, or restart ComfyUI to train this one again.",
+        )
+    if checkpoint != "step":
+        return steps[-1]
+    if step not in steps:
+        raise UserError(
+            f"{job.name} has no checkpoint at step {step}.",
+            f"There are checkpoints at {', '.join(map(str, steps))}.",
+            "Choose one of them.",
+        )
+    return step

@@ -1,0 +1,121 @@
+"""Training in the background: what prompts give and what the run learns are as if the other were not there."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tandem_wan.dev import runs
+from tandem_wan.dev.testing import sampled, training_graph
+
+pytestmark = [pytest.mark.host, pytest.mark.slow]
+PLAIN = lambda graph, high, low: (high, low)  # noqa: E731 - one of four kinds of prompt
+
+
+def with_core_lora(graph, high, low):
+    """The host's own loader, which merges the LoRA into the shared weights."""
+    return tuple(
+        _added(graph, "LoraLoaderModelOnly", model=link, lora_name=name, strength_model=0.8)
+        for link, name in (
+            (high, "calm_high_noise.safetensors"),
+            (low, "calm_low_noise.safetensors"),
+        )
+    )
+
+
+def with_stack(graph, high, low):
+    """Our own stack, which hangs adapters on the shared layers."""
+    row = {"lora": "calm_high_noise.safetensors", "lora_low": "calm_low_noise.safetensors"}
+    stack = _added(graph, "TandemLoraStack", rows=json.dumps([row]))
+    applied = _added(graph, "TandemApplyStack", stack=stack, model_high=high, model_low=low)
+    return applied, [applied[0], 1]
+
+
+def with_another_model(graph, high, low):
+    """Another pair of experts, which takes the place of the one in training."""
+    for link, role in ((high, "high"), (low, "low")):
+        graph[link[0]]["inputs"]["unet_name"] = f"other_{role}_noise.safetensors"
+    return high, low
+
+
+PROMPTS = {
+    "plain": PLAIN,
+    "core LoRA": with_core_lora,
+    "our stack": with_stack,
+    "another model": with_another_model,
+}
+
+
+@pytest.fixture(scope="module")
+def calm(server, base):
+    """A run in the background that nobody disturbs: its losses."""
+    with server.client() as client:
+        client.run(training_graph("calm"))
+        assert runs.wait_for_end(client, "calm")["state"] == "done"
+    return runs.losses(base, "calm")
+
+
+@pytest.fixture(scope="module")
+def references(server, base, calm):
+    """What each kind of prompt gives when nothing trains."""
+    with server.client() as client:
+        return {
+            kind: sampled(client, base, f"reference_{kind}", models)
+            for kind, models in PROMPTS.items()
+        }
+
+
+def test_a_run_in_the_background_learns_what_the_same_run_in_a_prompt_learns(client, base, calm):
+    client.run(training_graph("in_prompt", mode="wait"))
+    assert runs.losses(base, "in_prompt") == calm
+    assert weights(base, "in_prompt") == weights(base, "calm")
+
+
+def test_the_node_returns_at_once_and_the_run_is_in_the_list(client, base, calm):
+    client.run(training_graph("returns"))
+    listed = runs.job(client, "returns")
+    assert listed["state"] in ("queued", "running", "parked") and listed["step"] < 30
+    assert listed["position"] == 0
+    runs.wait_for_end(client, "returns")
+    assert runs.losses(base, "returns") == calm
+
+
+def test_prompts_and_a_run_do_not_see_each_other(client, base, calm, references):
+    """The same MODEL plain, with a core LoRA, with our stack, and another model, again and again."""
+    client.run(training_graph("disturbed"))
+    runs.wait_until(client, "disturbed", lambda j: j["step"] > 0)
+    seen = 0
+    for number in range(2):
+        for kind, models in PROMPTS.items():
+            before = runs.job(client, "disturbed")
+            got = sampled(client, base, f"meanwhile_{number}_{kind}", models)
+            assert torch.equal(got, references[kind]), kind
+            seen += runs.job(client, "disturbed")["step"] < 30
+            if before["step"] < 28:
+                runs.wait_until(client, "disturbed", lambda j, b=before: j["step"] > b["step"])
+    assert seen == 8, "the run was over before the prompts were"
+    assert runs.wait_for_end(client, "disturbed")["state"] == "done"
+    states = [event["state"] for event in runs.events(base, "disturbed", "StateChanged")]
+    assert states.count("parked") >= 8 and states.count("parked") + 1 == states.count("running")
+    assert runs.losses(base, "disturbed") == calm
+    assert weights(base, "disturbed") == weights(base, "calm")
+    for kind, models in PROMPTS.items():
+        assert torch.equal(sampled(client, base, f"after_{kind}", models), references[kind])
+
+
+def weights(base, name):
+    """Both published files, to the bit."""
+    files = [
+        base / "models" / "loras" / f"{name}_{role}_noise.safetensors" for role in ("high", "low")
+    ]
+    return [
+        {key: tensor.numpy().tobytes() for key, tensor in load_file(file).items()} for file in files
+    ]
+
+
+def _added(graph, kind, **inputs):
+    number = f"{kind}_{len(graph)}"
+    graph[number] = {"class_type": kind, "inputs": inputs, "_meta": {"title": number}}
+    return [number, 0]

@@ -1,0 +1,107 @@
+"""How a run gets on: its curves, its pace, and a few lines that say so."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..wan.families import Role
+from .events import ClipEncoded, Event, StepDone
+from .records import event_lines
+
+Curves = dict[Role, list[tuple[int, float]]]
+PACE_STEPS = 50
+"""Steps over which the pace is averaged: both experts, and no first slow ones for long."""
+
+
+class RunWatch:
+    """Listens to one run. `steps` is the plan's; `curves` what it did before, up to the step it goes on from."""
+
+    def __init__(self, steps: int, curves: Curves) -> None:
+        self.steps = steps
+        self.curves = curves
+        self.step = max((points[-1][0] for points in curves.values() if points), default=0)
+        self.role: Role | None = None
+        self.encoded: tuple[int, int] | None = None
+        """Clips encoded, and how many there are; None before and after that."""
+        self._seconds: deque[float] = deque(maxlen=PACE_STEPS)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, ClipEncoded):
+            self.encoded = (event.done, event.total)
+        elif isinstance(event, StepDone):
+            self.encoded = None
+            self.step, self.role = event.step, event.role
+            _forget_from(self.curves, event.step)
+            self.curves.setdefault(event.role, []).append((event.step, event.loss))
+            self._seconds.append(event.seconds)
+
+    def seconds_per_step(self) -> float | None:
+        """Of the run's own work; None before the first step."""
+        return sum(self._seconds) / len(self._seconds) if self._seconds else None
+
+    def seconds_left(self) -> float | None:
+        """If nothing came between."""
+        pace = self.seconds_per_step()
+        return None if pace is None else pace * (self.steps - self.step)
+
+    def text(self, state: str, message: str = "") -> str:
+        """State, step, pace and time left; then the losses."""
+        parts = [state, f"step {self.step} of {self.steps}"]
+        if self.encoded is not None:
+            parts[1] = f"encoding clip {self.encoded[0]} of {self.encoded[1]}"
+        pace, left = self.seconds_per_step(), self.seconds_left()
+        if pace is not None and left is not None and state in ("running", "parked", "paused"):
+            parts += [f"{pace:.2f} s a step", f"{clock(left)} left"]
+        lines = [", ".join(parts), loss_line(self.curves), message]
+        return "\n".join(line for line in lines if line)
+
+
+def stored_curves(folder: Path, up_to: int | None = None) -> Curves:
+    """(step, loss) of every step in a run's folder, by expert. When a run went on from an earlier checkpoint,
+    what came after that is forgotten: those steps were made again, or will be."""
+    made: list[tuple[int, Role, float]] = []
+    for line in event_lines(folder):
+        again_from = {"StepDone": -1, "StateChanged": 0}.get(line.get("event", ""))
+        if again_from is None:
+            continue
+        while made and made[-1][0] > line["step"] + again_from:
+            made.pop()
+        if line["event"] == "StepDone":
+            made.append((line["step"], line["role"], line["loss"]))
+    curves: Curves = {}
+    for step, role, loss in made:
+        if up_to is None or step <= up_to:
+            curves.setdefault(role, []).append((step, loss))
+    return curves
+
+
+def _forget_from(curves: Curves, step: int) -> None:
+    """A run that goes on from an earlier checkpoint than was thought makes its steps again."""
+    for points in curves.values():
+        while points and points[-1][0] >= step:
+            points.pop()
+
+
+def mean_losses(curves: Mapping[Role, list[tuple[int, float]]]) -> dict[Role, float]:
+    """Mean loss of each expert's last tenth, at least 5 steps."""
+    recent: dict[Role, list[float]] = {
+        role: [loss for _, loss in points[-max(5, len(points) // 10) :]]
+        for role, points in curves.items()
+    }
+    return {role: sum(losses) / len(losses) for role, losses in recent.items() if losses}
+
+
+def loss_line(curves: Mapping[Role, list[tuple[int, float]]]) -> str:
+    """Both experts' losses in one line; empty before the first step."""
+    names = {"high_noise": "high ", "low_noise": "low "}
+    parts = [f"{names.get(role, '')}{loss:.4f}" for role, loss in mean_losses(curves).items()]
+    return f"loss: {', '.join(parts)}" if parts else ""
+
+
+def clock(seconds: float) -> str:
+    """1:05 or 2:03:09."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

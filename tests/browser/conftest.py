@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from tandem_wan.dev.browser import find_browser
+from tandem_wan.dev.host import fill_base
 from tandem_wan.dev.page import SETTINGS, SIZE, chromium, fill_for_page, wait_until_ready
 from tandem_wan.dev.server import HostServer, prepare_base
 
@@ -43,9 +45,31 @@ def client(server):
         yield client
 
 
+@pytest.fixture(scope="package")
+def trainer_server(browser, comfyui, footage, tmp_path_factory):
+    """A host with the tiny family and clips, so that its trainer trains."""
+    base = prepare_base(tmp_path_factory.mktemp("training_page"), ROOT)
+    fill_base(base)
+    with HostServer(base, nodes=("TandemTrainer",)) as server:
+        yield server
+
+
 @pytest.fixture
 def page(server, browser):
     """A new user's page, ready; `page.problems` are the errors that it has reported."""
+    with opened(server, browser) as page:
+        yield page
+
+
+@pytest.fixture
+def trainer_page(trainer_server, browser):
+    """The same on the host that can train."""
+    with opened(trainer_server, browser) as page:
+        yield page
+
+
+@contextmanager
+def opened(server, browser):
     page = browser.new_page(viewport=SIZE)
     page.problems = problems = []
     page.on("console", lambda message: problems.extend(_problems(message)))
@@ -56,8 +80,10 @@ def page(server, browser):
     )
     page.goto(server.url)
     wait_until_ready(page)
-    yield page
-    page.close()
+    try:
+        yield page
+    finally:
+        page.close()
 
 
 def _problems(message) -> list[str]:

@@ -20,7 +20,7 @@ LOADING, LEARNING, MAKING, READING = "#3f789e", "#8A8", "#88A", "#8AA"
 MODELS_PX, TRAINER_PX, USUAL_PX, SAMPLER_PX, REPORTS_PX = 382, 340, 300, 270, 314
 WORDS_PX = 80
 """Three lines that a node says of itself; the browser puts them below its widgets when it runs."""
-PICTURE_PX, TEXT_PREVIEW_PX = 224, 96
+PICTURE_PX, TEXT_PREVIEW_PX, RUN_VIEW_PX = 224, 96, 140
 
 TRAIN_NOTE = """### Train a LoRA pair, then sample with it
 
@@ -32,6 +32,18 @@ samples the same clip twice: without and with the pair.
 - High noise runs first and decides motion and layout; low noise runs second and adds detail.
 - *Cancel* stops the run and saves it; queue again and it goes on. A finished run is not trained twice.
 - The pair lands in your loras folder as *{name}_high_noise* and *{name}_low_noise*.
+"""
+BACKGROUND_NOTE = """### Train in the background, and sample meanwhile
+
+{advice}
+
+Queue it once: the run begins, and the queue is free again. **Queue it again whenever you like**: the clip on the
+right is sampled with the newest checkpoint. Training waits while a prompt runs and then goes on by itself;
+neither changes what the other gives.
+
+- *Pause*, *Resume* and *Stop* are on the trainer. A stopped run goes on when the graph is queued again.
+- *Cancel* stops the clip that is being sampled, never the run.
+- Until the first checkpoint there is nothing to sample with, and the result node says so.
 """
 STACK_NOTE = """### Image to video with a stack of LoRAs
 
@@ -48,6 +60,8 @@ def workflows() -> dict[str, Graph]:
     return {
         "train_and_sample": train_and_sample(TINY),
         "train_and_sample_wan2.2_14B": train_and_sample(PUBLIC),
+        "train_in_background": train_in_background(TINY),
+        "train_in_background_wan2.2_14B": train_in_background(PUBLIC),
         "image_to_video": image_to_video(PUBLIC),
     }
 
@@ -58,7 +72,7 @@ def train_and_sample(family: Family) -> Graph:
     loaded = columns.models()
     columns.graph.note(TRAIN_NOTE.format(advice=family.advice, name=family.name), 310)
     captions, plan = columns.dataset()
-    trainer, applied = columns.training(loaded, captions, plan)
+    trainer, applied = columns.training(loaded, captions, plan, mode="wait")
     start = columns.conditioning("4. What to make", loaded)
     before = Sampling(loaded.high, loaded.low, family.steps, family.cfg)
     columns.clip("5. Before: without LoRA", "before", before, start, loaded.vae)
@@ -68,6 +82,25 @@ def train_and_sample(family: Family) -> Graph:
     columns.report("What the run says", trainer["status"], 200)
     columns.report("Load report", applied["report"], 110)
     columns.report("The switch", sampler["report"], 20)
+    return columns.graph
+
+
+def train_in_background(family: Family) -> Graph:
+    """A run that goes on by itself, and a clip with its newest checkpoint whenever the graph is queued."""
+    columns = Columns(replace(family, name=f"{family.name}_background"))
+    loaded = columns.models()
+    note = BACKGROUND_NOTE.format(advice=family.advice)
+    columns.graph.note(note, 330)
+    captions, plan = columns.dataset()
+    trainer, applied = columns.training(
+        loaded, captions, plan, mode="background", unfinished="latest"
+    )
+    start = columns.conditioning("4. What to make", loaded)
+    sampling = Sampling(applied["model_high"], applied["model_low"], family.steps, family.cfg)
+    columns.clip("5. With the newest checkpoint", "newest", sampling, start, loaded.vae)
+    columns.graph.column("6. Reports", READING, REPORTS_PX)
+    columns.report("What the run says", trainer["status"], 200)
+    columns.report("Load report", applied["report"], 110)
     return columns.graph
 
 
@@ -159,23 +192,30 @@ class Columns:
         )
         return captions, plan
 
-    def training(self, loaded: Loaded, captions: Node, plan: Node) -> tuple[Node, Node]:
+    def training(
+        self, loaded: Loaded, captions: Node, plan: Node, *, mode: str, unfinished: str = "wait"
+    ) -> tuple[Node, Node]:
         """The trainer, and the node that puts what it trained on the models."""
         self.graph.column("3. Train, then use the pair", LEARNING, TRAINER_PX)
         trainer = self.graph.add(
             "TandemTrainer",
             "Train both experts",
-            room_px=WORDS_PX + PICTURE_PX,
+            room_px=RUN_VIEW_PX + PICTURE_PX,
             plan=plan["plan"],
             dataset=captions["dataset"],
             clip=loaded.clip,
             vae=loaded.vae,
             name=self.family.name,
+            mode=mode,
             model_high=loaded.high,
             model_low=loaded.low,
         )
         result = self.graph.add(
-            "TandemJobResult", "The trained pair", room_px=WORDS_PX, job=trainer["job"]
+            "TandemJobResult",
+            "The trained pair",
+            room_px=WORDS_PX,
+            job=trainer["job"],
+            unfinished=unfinished,
         )
         return trainer, self._apply("Put the pair on the models", result["stack"], loaded)
 

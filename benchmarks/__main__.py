@@ -11,6 +11,7 @@ ROOT = Path(__file__).absolute().parents[1]
 BENCHMARKS = {
     "step_time": "seconds a step against a bare loop and against core's TrainLoraNode",
     "memory": "memory that starting a run adds to the loaded models",
+    "background": "what a run in the background costs prompts, and what prompts cost it",
     "import_time": "what the pack adds to ComfyUI's start",
 }
 

@@ -82,6 +82,15 @@ class TandemTrainer(io.ComfyNode):
                     tooltip="What leaves the GPU while a prompt runs. offload: LoRA and optimizer, which ComfyUI "
                     "cannot move by itself; keep: nothing; free: the model too, for prompts that need all memory.",
                 ),
+                io.Int.Input(
+                    "preview_every",
+                    default=0,
+                    min=0,
+                    max=1_000_000,
+                    optional=True,
+                    tooltip="Steps between previews, for example 100; 0 makes none. A preview is a clip that begins "
+                    "like the dataset's first clip, 20 steps at cfg 3.5, saved beside the checkpoints.",
+                ),
             ],
             outputs=[
                 sockets.Job.Output(display_name="job"),
@@ -112,6 +121,7 @@ class TandemTrainer(io.ComfyNode):
         model_low: ModelPatcher | None = None,
         clip_vision: ClipVisionModel | None = None,
         give_back: GiveBack = "offload",
+        preview_every: int = 0,
     ) -> io.NodeOutput:
         setup = check_setup(
             plan,
@@ -122,7 +132,7 @@ class TandemTrainer(io.ComfyNode):
             vae=vae,
             clip_vision=clip_vision,
         )
-        job = jobs.start(setup, name, give_back)
+        job = jobs.start(setup, name, give_back=give_back, preview_every=preview_every)
         headline = _headline(job)
         if job.state == "done":
             publish(job)

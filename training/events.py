@@ -46,7 +46,6 @@ class PreviewMade:
 
     step: int
     file: str
-    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from filelock import FileLock, Timeout
 from ..wan.errors import UserError
 from ..wan.families import Role
 from .checkpoints import CheckpointStore
-from .records import LOCK, RECORD, event_lines, read_record
+from .records import EVENTS, LOCK, RECORD, event_lines, read_record
 from .runner import Run, Runner
 from .states import LIVE, State
 from .watch import Curves, loss_line, mean_losses, stored_curves
@@ -108,13 +109,10 @@ def _stored_or_broken(folder: Path) -> JobSummary:
 
 
 def _stored(folder: Path) -> JobSummary:
-    record = read_record(folder)
-    assert record is not None
-    curves = stored_curves(folder)
+    record, curves, resumes_at = _read(folder, _stamps(folder))
     state, message = _state_now(folder, record)
     step = max((points[-1][0] for points in curves.values() if points), default=0)
     steps = record["identity"]["plan"]["steps"]
-    resumes_at = _store(folder, record).resumable_step()
     lines = [f"{state}, step {step} of {steps}", loss_line(curves), message]
     if state == "cut off":
         lines[0] = f"cut off after step {step} of {steps}, goes on from step {resumes_at}"
@@ -129,6 +127,21 @@ def _stored(folder: Path) -> JobSummary:
         loss=mean_losses(curves),
         changed=record.get("changed", 0.0),
     )
+
+
+def _stamps(folder: Path) -> tuple[int, ...]:
+    """Differ when anything of the run was written since: its record, its events, a checkpoint."""
+    paths = (folder / RECORD, folder / EVENTS, folder)
+    return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
+
+
+@lru_cache(maxsize=512)
+def _read(folder: Path, stamps: tuple[int, ...]) -> tuple[dict[str, Any], Curves, int]:
+    """Record, curves and the step to go on from. Pages ask for the list often, and most runs are long over."""
+    del stamps
+    record = read_record(folder)
+    assert record is not None
+    return record, stored_curves(folder), _store(folder, record).resumable_step()
 
 
 def _state_now(folder: Path, record: Mapping[str, Any]) -> tuple[State, str]:

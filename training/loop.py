@@ -18,6 +18,7 @@ from ..wan.flow import mix, velocity_target
 from .events import Listener, StepDone
 from .optimizers import Automagic, build_optimizer, mean_rate
 from .plan import TrainingPlan
+from .preview import Preview
 from .samples import EncodedClip, stack_batch
 from .schedule import batch_indices, generator_for, role_at, sigmas_at, steps_before
 from .seat import GiveBack, Seat
@@ -116,10 +117,12 @@ def train(
     first_step: int = 0,
     turns: Turns | None = None,
     give_back: GiveBack = "keep",
+    preview: Preview | None = None,
 ) -> End:
     """Runs steps `first_step` to the plan's last; saves every `save_every` steps, at the end and on a stop.
 
     `turns` says when the models are somebody else's and when to stop; `give_back`, what leaves the device then.
+    `preview` shows a clip now and then.
     """
     done = first_step
     own_steps = steps_before(plan, first_step)
@@ -138,6 +141,8 @@ def train(
                     save(done, trainers)
                 seconds = seat.seconds - worked
                 listen(_step_done(plan, trainers[role], done, loss, norm, seconds))
+                if preview and done % preview.every == 0:
+                    preview(plan, done, trainers, seat)
     except RunStopped:
         end = "stopped"
     except Exception:

@@ -44,7 +44,7 @@ class Seat:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._leave()
+        self.leave()
 
     def work(self, expert: Expert, piece: Callable[[], T]) -> T:
         """Does a whole piece of work with `expert` in use."""
@@ -61,7 +61,7 @@ class Seat:
     def _take(self, expert: Expert) -> None:
         if self._expert is expert:
             return
-        self._leave()
+        self.leave()
         if self._away:
             self._away = False
             for trainer in self._trainers.values():
@@ -69,12 +69,13 @@ class Seat:
         self._resident.enter_context(expert.in_use())
         self._expert = expert
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Nobody is in use; the next piece of work brings its expert again."""
         self._expert = None
         self._resident.close()
 
     def _vacate(self) -> None:
-        self._leave()
+        self.leave()
         if self._give_back == "keep" or self._away:
             return
         self._away = True

@@ -72,15 +72,16 @@ atexit.register(runner.shutdown, SHUTDOWN_S)
 _starting = threading.Lock()
 
 
-def start(setup: Setup, name: str, give_back: GiveBack) -> Job:
+def start(setup: Setup, name: str, *, give_back: GiveBack, preview_every: int) -> Job:
     """The job of this setup, in the queue of runs unless it is done; the one that is there already if it is live."""
     with _starting:
         job = open_run(setup, name)
         if (live := runner.find(job.id)) is not None:
             return live.job
-        return (
-            job if job.state == "done" else runner.submit(job, work_of(setup, job, give_back)).job
-        )
+        if job.state == "done":
+            return job
+        work = work_of(setup, job, give_back=give_back, preview_every=preview_every)
+        return runner.submit(job, work).job
 
 
 def live_run(name: str = "") -> Run:

@@ -10,6 +10,7 @@ from ...training.events import CheckpointSaved, Finding
 from ...training.job import Identity, Job, checked_name, open_job
 from ...training.loop import End, ExpertTrainer, build_trainers, train
 from ...training.plots import loss_plot, save_picture
+from ...training.preview import Preview
 from ...training.runner import Work
 from ...training.samples import EncodedClip
 from ...training.seat import GiveBack
@@ -23,6 +24,7 @@ from .borders import gradients
 from .encode import encode_dataset
 from .expert import HostExpert
 from .places import jobs_root, publish_folder
+from .preview import preview_of
 from .setup import Setup
 
 
@@ -42,7 +44,9 @@ def open_run(setup: Setup, name: str) -> Job:
     return job
 
 
-def work_of(setup: Setup, job: Job, give_back: GiveBack = "offload") -> Work:
+def work_of(
+    setup: Setup, job: Job, *, give_back: GiveBack = "offload", preview_every: int = 0
+) -> Work:
     """What the training thread does for this job: encodes the clips, trains to the end of the plan, and
     saves on the way. It holds the models until it is dropped."""
 
@@ -51,8 +55,9 @@ def work_of(setup: Setup, job: Job, give_back: GiveBack = "offload") -> Work:
             job.logger.warning("%s: %s", job.name, note)
             job.listen(Finding(step=job.step, kind="note", text=note))
         clips = encode_dataset(setup, turns=turns, listen=job.listen)
+        preview = preview_of(setup, job, clips, turns, preview_every)
         with gradients():
-            end = _train(setup, job, clips, turns, give_back)
+            end = _train(setup, job, clips, turns, give_back, preview)
         save_picture(loss_plot(job.losses(), title=job.name, steps=job.plan.steps), job.plot_file)
         return end
 
@@ -72,7 +77,12 @@ def _published_step(job: Job, role: Role) -> object:
 
 
 def _train(
-    setup: Setup, job: Job, clips: list[EncodedClip], turns: Turns, give_back: GiveBack
+    setup: Setup,
+    job: Job,
+    clips: list[EncodedClip],
+    turns: Turns,
+    give_back: GiveBack,
+    preview: Preview | None,
 ) -> End:
     trainers = build_trainers(setup.plan, _experts(setup, clips), clips)
     job.step = job.store.resume(trainers)
@@ -93,6 +103,7 @@ def _train(
         first_step=job.step,
         turns=turns,
         give_back=give_back,
+        preview=preview,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from tandem_wan.dev import runs
 from tandem_wan.dev.testing import sampled, training_graph
+from tandem_wan.wan.video import probe
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 PLAIN = lambda graph, high, low: (high, low)  # noqa: E731 - one of four kinds of prompt
@@ -103,6 +105,23 @@ def test_prompts_and_a_run_do_not_see_each_other(client, base, calm, references)
     assert weights(base, "disturbed") == weights(base, "calm")
     for kind, models in PROMPTS.items():
         assert torch.equal(sampled(client, base, f"after_{kind}", models), references[kind])
+
+
+def test_previews_are_made_between_prompts_and_change_nothing(client, base, calm, references):
+    """Each sampler step of a preview is a place where the run parks."""
+    client.run(training_graph("previewed", preview_every=10))
+    for _ in range(6):
+        found = runs.job(client, "previewed")
+        if found["state"] == "done":
+            break
+        assert torch.equal(sampled(client, base, "previewing", PLAIN), references["plain"])
+    assert runs.wait_for_end(client, "previewed")["state"] == "done"
+    assert runs.losses(base, "previewed") == calm
+    made = runs.events(base, "previewed", "PreviewMade")
+    assert [event["step"] for event in made] == [10, 20, 30]
+    for event in made:
+        info = probe(Path(event["file"]), fps=16.0, max_frames=100)
+        assert (info.frames, info.width, info.height) == (9, 64, 64)
 
 
 def weights(base, name):

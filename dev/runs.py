@@ -36,8 +36,9 @@ def wait_until(
     reached: Callable[[Json], bool],
     *,
     timeout_s: float = 120.0,
+    poll_s: float = POLL_S,
 ) -> Json:
-    """Looks at the list until `reached` says so of the run."""
+    """Looks at the list every `poll_s` until `reached` says so of the run."""
     deadline = time.monotonic() + timeout_s
     while True:
         # A prompt that was queued may not have started its run yet.
@@ -47,12 +48,15 @@ def wait_until(
         over = found is not None and found["state"] in OVER
         if over or time.monotonic() > deadline:
             raise AssertionError(f"{name} never got there: {found}")
-        time.sleep(POLL_S)
+        time.sleep(poll_s)
 
 
-def wait_for_end(client: HostClient, name: str, *, timeout_s: float = 120.0) -> Json:
+def wait_for_end(
+    client: HostClient, name: str, *, timeout_s: float = 120.0, poll_s: float = POLL_S
+) -> Json:
     """The run once it is over."""
-    return wait_until(client, name, lambda found: found["state"] in OVER, timeout_s=timeout_s)
+    over = lambda found: found["state"] in OVER  # noqa: E731
+    return wait_until(client, name, over, timeout_s=timeout_s, poll_s=poll_s)
 
 
 def events(base: Path, name: str, kind: str) -> list[dict[str, Any]]:

@@ -149,6 +149,9 @@ class TandemTrainer(io.ComfyNode):
 def _headline(job: Job) -> str:
     if job.state == "done":
         return f"{job.name} is trained already ({job.step} steps); nothing was done again."
+    if job.state != "queued":
+        resume = " Resume it to go on." if job.state == "paused" else ""
+        return f"{job.name} is {job.state} in the background, step {job.step} of {job.plan.steps}.{resume}"
     begins = f"goes on from step {job.step}" if job.step else "begins"
     return f"{job.name} {begins} in the background when no prompt runs; the queue stays free."
 

@@ -1,4 +1,8 @@
-"""`python -m tandem_wan.wan.miniature train FOLDER [STAGE]`: trains the family, or goes on where it stopped."""
+"""Trains and measures the miniature family.
+
+python -m tandem_wan.wan.miniature train FOLDER [STAGE]   train it, or go on where it stopped
+python -m tandem_wan.wan.miniature judge FOLDER           measure it: FOLDER/figures.json
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,19 @@ from pathlib import Path
 from ..errors import UserError
 from .recipe.train import STAGES, Recipe
 
-USAGE = f"Usage: python -m tandem_wan.wan.miniature train FOLDER [{' | '.join(STAGES)}]"
-
 
 def main(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    if len(argv) not in (2, 3) or argv[0] != "train":
-        sys.stderr.write(f"{USAGE}\n")
+    command, *rest = argv or [""]
+    if (command, len(rest)) not in (("train", 1), ("train", 2), ("judge", 1)):
+        sys.stderr.write(f"{__doc__}STAGE: {', '.join(STAGES)}\n")
         return 2
+    recipe = Recipe(Path(rest[0]))
     try:
-        Recipe(Path(argv[1])).run(last=argv[2] if len(argv) == 3 else STAGES[-1])
+        if command == "judge":
+            recipe.judge()
+        else:
+            recipe.run(last=rest[1] if len(rest) == 2 else STAGES[-1])
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -32,10 +32,10 @@ class LatentSet(NamedTuple):
     """(first frames, 16, 5, 8, 8) float16: each first frame, then grey."""
 
 
-def fold(vae: VideoAutoencoder, seed: int) -> None:
+def fold(vae: VideoAutoencoder, seed: int, clips: int = 128) -> None:
     """Sets the scale of the VAE's latents, measured on clips such as the experts learn from."""
     with torch.no_grad():
-        video = render(draw_scenes(128, seed=seed))
+        video = render(draw_scenes(clips, seed=seed))
         latents = torch.cat([vae.encode(to_vae(pair)) for pair in video.split(2)])
         values = latents.transpose(0, 1).reshape(CHANNELS, -1)
     fold_scale(vae, values.mean(1), values.std(1), SCALE)

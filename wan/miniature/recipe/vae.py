@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from einops import rearrange
 from torch.nn import functional as F
@@ -77,7 +79,7 @@ def _blocks(pixels: torch.Tensor) -> torch.Tensor:
 
 def vae_loss(vae: VideoAutoencoder, stage: Stage, picture_steps: int) -> LossAt:
     """Mean square of what reconstruction leaves, and while it fades the distance from the linear code."""
-    code = LinearCode(stage.seed)
+    code = functools.cache(lambda: LinearCode(stage.seed))
 
     def loss_at(step: int, generator: torch.Generator) -> torch.Tensor:
         pixels = to_vae(_batch(step < picture_steps, generator))
@@ -85,7 +87,7 @@ def vae_loss(vae: VideoAutoencoder, stage: Stage, picture_steps: int) -> LossAt:
         noise = NOISE * torch.randn(latents.shape, generator=generator)
         guided = 0.5 * max(0.0, 1 - step / (0.6 * stage.steps))
         loss = _difference(vae.decode(latents + noise), pixels)
-        return loss + guided * F.mse_loss(latents, code(pixels)) if guided else loss
+        return loss + guided * F.mse_loss(latents, code()(pixels)) if guided else loss
 
     return loss_at
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from .layouts import TextEncoderSize
 
 PAD, END = 0, 1
+EPS = 1e-6
 BUCKETS, FARTHEST = 32, 128
 
 
@@ -24,61 +25,86 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.size = size
         self.shared = nn.Embedding(size.vocabulary, size.width)
-        self.encoder = nn.Module()
-        self.encoder.block = nn.ModuleList([_block(size) for _ in range(size.layers)])
-        self.encoder.final_layer_norm = nn.RMSNorm(size.width, 1e-6)
+        self.encoder = _Stack(size)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, width) for token ids (batch, tokens); zero where the prompt has ended."""
         known = tokens != PAD
-        x = self.shared(tokens)
-        for block in self.encoder.block:
-            for part in block.layer:
-                x = x + part(x, known)
-        return self.encoder.final_layer_norm(x) * known.unsqueeze(-1)
+        return self.encoder(self.shared(tokens), known) * known.unsqueeze(-1)
 
 
-def _block(size: TextEncoderSize) -> nn.Module:
-    block = nn.Module()
-    block.layer = nn.ModuleList([_AttentionPart(size), _FeedForwardPart(size)])
-    return block
+class _Stack(nn.Module):
+    def __init__(self, size: TextEncoderSize) -> None:
+        super().__init__()
+        self.block = nn.ModuleList([_Block(size) for _ in range(size.layers)])
+        self.final_layer_norm = nn.RMSNorm(size.width, EPS)
+
+    def forward(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        for block in self.block:
+            x = block(x, known)
+        return self.final_layer_norm(x)
 
 
-class _AttentionPart(nn.Module):
+class _Block(nn.Module):
+    def __init__(self, size: TextEncoderSize) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList([_AttentionLayer(size), _FeedForwardLayer(size)])
+
+    def forward(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        x = x + self.layer[0](x, known)
+        return x + self.layer[1](x)
+
+
+class _AttentionLayer(nn.Module):
+    def __init__(self, size: TextEncoderSize) -> None:
+        super().__init__()
+        self.SelfAttention = _Attention(size)
+        self.layer_norm = nn.RMSNorm(size.width, EPS)
+
+    def forward(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        return self.SelfAttention(self.layer_norm(x), known)
+
+
+class _Attention(nn.Module):
+    """Unscaled, with a bias by distance of its own in every layer: that is UMT5's difference from T5."""
+
     def __init__(self, size: TextEncoderSize) -> None:
         super().__init__()
         self.heads = size.heads
-        self.SelfAttention = nn.Module()
-        for name in "qkvo":
-            setattr(self.SelfAttention, name, nn.Linear(size.width, size.width, bias=False))
-        self.SelfAttention.relative_attention_bias = nn.Embedding(BUCKETS, size.heads)
-        self.layer_norm = nn.RMSNorm(size.width, 1e-6)
+        self.q, self.k, self.v, self.o = (
+            nn.Linear(size.width, size.width, bias=False) for _ in range(4)
+        )
+        self.relative_attention_bias = nn.Embedding(BUCKETS, size.heads)
 
     def forward(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        layer, y = self.SelfAttention, self.layer_norm(x)
         q, k, v = (
-            rearrange(part(y), "b l (n d) -> b n l d", n=self.heads)
-            for part in (layer.q, layer.k, layer.v)
+            rearrange(part(x), "b l (n d) -> b n l d", n=self.heads)
+            for part in (self.q, self.k, self.v)
         )
-        bias = rearrange(layer.relative_attention_bias(_distances(x.shape[1])), "q k n -> 1 n q k")
+        bias = rearrange(self.relative_attention_bias(_distances(x.shape[1])), "q k n -> 1 n q k")
         bias = bias.masked_fill(~known[:, None, None], -torch.finfo(x.dtype).max)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
-        return layer.o(rearrange(mixed, "b n l d -> b l (n d)"))
+        return self.o(rearrange(mixed, "b n l d -> b l (n d)"))
 
 
-class _FeedForwardPart(nn.Module):
+class _FeedForwardLayer(nn.Module):
     def __init__(self, size: TextEncoderSize) -> None:
         super().__init__()
-        self.DenseReluDense = nn.Module()
-        for name in ("wi_0", "wi_1"):
-            setattr(self.DenseReluDense, name, nn.Linear(size.width, size.ffn_width, bias=False))
-        self.DenseReluDense.wo = nn.Linear(size.ffn_width, size.width, bias=False)
-        self.layer_norm = nn.RMSNorm(size.width, 1e-6)
+        self.DenseReluDense = _Gated(size)
+        self.layer_norm = nn.RMSNorm(size.width, EPS)
 
-    def forward(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        del known
-        layer, y = self.DenseReluDense, self.layer_norm(x)
-        return layer.wo(F.gelu(layer.wi_0(y), approximate="tanh") * layer.wi_1(y))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.DenseReluDense(self.layer_norm(x))
+
+
+class _Gated(nn.Module):
+    def __init__(self, size: TextEncoderSize) -> None:
+        super().__init__()
+        self.wi_0, self.wi_1 = (nn.Linear(size.width, size.ffn_width, bias=False) for _ in range(2))
+        self.wo = nn.Linear(size.ffn_width, size.width, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.wo(F.gelu(self.wi_0(x), approximate="tanh") * self.wi_1(x))
 
 
 def _distances(tokens: int) -> torch.Tensor:

@@ -32,15 +32,14 @@ LATENT_DEVIATION = (
 class CausalConv(nn.Conv3d):
     """A convolution over (batch, channels, frames, height, width) that sees no later frame."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         time, height, width = (size // 2 for size in self.kernel_size)
-        if x.shape[2] == 1 and time:
+        if input.shape[2] == 1 and time:
             # All but the last tap would only see padding.
-            return F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, 1, (height, width))[
-                :, :, None
-            ]
-        x = F.pad(x, (0, 0, 0, 0, 2 * time, 0)) if time else x
-        return F.conv3d(x, self.weight, self.bias, self.stride, (0, height, width))
+            picture = F.conv2d(input[:, :, 0], self.weight[:, :, -1], self.bias, 1, (height, width))
+            return picture[:, :, None]
+        padded = F.pad(input, (0, 0, 0, 0, 2 * time, 0)) if time else input
+        return F.conv3d(padded, self.weight, self.bias, self.stride, (0, height, width))
 
 
 class ChannelNorm(nn.Module):
@@ -208,16 +207,21 @@ def start_still(vae: VideoAutoencoder) -> None:
     """
     with torch.no_grad():
         for name, module in vae.named_modules():
-            if isinstance(module, CausalConv) and module.kernel_size[1] == 3:
+            if not isinstance(module, nn.Conv3d):
+                continue
+            if module.kernel_size[1] == 3:
                 module.weight[:, :, :-1] = 0
                 module.weight[:, :, -1] *= 3**0.5
             if name.endswith("time_conv"):
-                identity = torch.eye(module.in_channels)
+                copies = module.out_channels // module.in_channels
                 module.weight.zero_()
-                module.bias.zero_()
-                module.weight[:, :, -1, 0, 0] = identity.repeat(
-                    module.out_channels // module.in_channels, 1
-                )
+                _bias(module).zero_()
+                module.weight[:, :, -1, 0, 0] = torch.eye(module.in_channels).repeat(copies, 1)
+
+
+def _bias(layer: nn.Conv3d) -> torch.Tensor:
+    assert layer.bias is not None
+    return layer.bias
 
 
 def normalised(latents: torch.Tensor) -> torch.Tensor:
@@ -244,11 +248,12 @@ def fold_scale(
     """
     gain = scale * torch.tensor(LATENT_DEVIATION) / deviation
     offset = torch.tensor(LATENT_MEAN) - gain * mean
+    into, out_of = _bias(vae.conv1), _bias(vae.conv2)
     with torch.no_grad():
         vae.conv1.weight[:CHANNELS] *= gain.view(-1, 1, 1, 1, 1)
-        vae.conv1.bias[:CHANNELS] = gain * vae.conv1.bias[:CHANNELS] + offset
+        into[:CHANNELS] = gain * into[:CHANNELS] + offset
         vae.conv2.weight /= gain.view(1, -1, 1, 1, 1)
-        vae.conv2.bias -= vae.conv2.weight[:, :, 0, 0, 0] @ offset
+        out_of -= vae.conv2.weight[:, :, 0, 0, 0] @ offset
 
 
 def to_vae(video: torch.Tensor) -> torch.Tensor:

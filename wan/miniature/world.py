@@ -216,15 +216,14 @@ def _paint(
     white = {"plain": none, "spotted": none, "striped": stripes, "outlined": rim}
     black = {"plain": none, "spotted": spot, "striped": none, "outlined": none}
     turned = _turned(outside.shape[1])
-    return tuple(
-        torch.stack(
-            [
-                torch.lerp(amount[s.first_look or s.look][i], amount[s.look][i], turned)
-                for i, s in enumerate(scenes)
-            ]
+
+    def of_each(amount: dict[str, torch.Tensor]) -> torch.Tensor:
+        looks = [(scene.first_look or scene.look, scene.look) for scene in scenes]
+        return torch.stack(
+            [torch.lerp(amount[a][i], amount[b][i], turned) for i, (a, b) in enumerate(looks)]
         )
-        for amount in (white, black)
-    )
+
+    return of_each(white), of_each(black)
 
 
 def _turned(frames: int) -> torch.Tensor:

@@ -25,19 +25,17 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         assert closure is None
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group["lr"], group["momentum"])
-
-    def _update(self, parameter: torch.Tensor, rate: float, momentum: float) -> None:
-        mean = self.state[parameter].setdefault("mean", torch.zeros_like(parameter))
-        mean.lerp_(parameter.grad, 1 - momentum)
-        ahead = parameter.grad.lerp(mean, momentum).flatten(1)
-        size = MATCHED_RMS * max(ahead.shape) ** 0.5
-        parameter.add_(orthogonal(ahead).view_as(parameter), alpha=-rate * size)
+                if parameter.grad is None:
+                    continue
+                mean = self.state[parameter].setdefault("mean", torch.zeros_like(parameter))
+                mean.lerp_(parameter.grad, 1 - group["momentum"])
+                ahead = parameter.grad.lerp(mean, group["momentum"]).flatten(1)
+                size = MATCHED_RMS * max(ahead.shape) ** 0.5
+                parameter.add_(orthogonal(ahead).view_as(parameter), alpha=-group["lr"] * size)
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:

@@ -91,7 +91,8 @@ class Recipe:
         tensors = _shipped(encoder.state_dict()) | {"spiece_model": proto}
         metadata = {METADATA_KEY: json.dumps({"tokens": encoder.size.tokens})}
         write_safetensors(self._model("text_encoders", "umt5"), tensors, metadata)
-        return Prompts(_as_shipped(encoder), pieces)
+        _as_shipped(encoder)
+        return Prompts(encoder, pieces)
 
     def vae(self) -> VideoAutoencoder:
         torch.manual_seed(SEED)
@@ -184,7 +185,7 @@ def _shipped(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.half() for name, tensor in tensors.items()}
 
 
-def _as_shipped(network: torch.nn.Module) -> torch.nn.Module:
-    """The network with the weights as a reader of the file gets them: later stages build on these."""
+def _as_shipped(network: torch.nn.Module) -> None:
+    """Gives the network its weights as a reader of the file gets them: later stages build on these."""
     network.load_state_dict(_shipped(network.state_dict()))
-    return network.requires_grad_(False)
+    network.requires_grad_(False)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tandem_wan.wan.miniature.captions import caption
 from tandem_wan.wan.miniature.recipe import figures
-from tandem_wan.wan.miniature.recipe.judge import make_clips, new_scenes, score
+from tandem_wan.wan.miniature.recipe.judge import make_clips, make_pictures, new_scenes, score
 from tandem_wan.wan.miniature.vae import VideoAutoencoder, from_vae, normalised, raw, to_vae
 from tandem_wan.wan.miniature.world import KNOWN_MOTIONS, render
 
@@ -49,6 +49,19 @@ def test_the_network_is_asked_with_caption_first_frame_and_the_noise_that_is_lef
     start[:, 1:] = 0.5
     expected = normalised(vae.encode(to_vae(start)))
     assert torch.allclose(asked[1][1][:, 4:], expected, atol=1e-4)
+
+
+def test_a_perfect_painter_gives_what_the_vae_keeps(vae):
+    scenes, asked = new_scenes(2, 7), []
+    truth = normalised(vae.encode(to_vae(render(scenes, frames=1))))
+
+    def perfect(x_t, sigma, context, condition):
+        asked.append(condition)
+        return (x_t - truth) / sigma.view(-1, 1, 1, 1, 1)
+
+    pictures = make_pictures(perfect, vae, no_words, ["", ""], seed=0)
+    assert torch.allclose(pictures, from_vae(vae.decode(raw(truth))), atol=1e-3)
+    assert set(asked) == {None}
 
 
 def test_asked_motions_take_turns_on_scenes_that_stay():

@@ -7,13 +7,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..captions import caption
-from ..measures import Obedience, diversity
+from ..captions import caption, still_caption
+from ..measures import Obedience, colour_of, diversity, look_of
 from ..sampling import Network
 from ..vae import VideoAutoencoder
 from ..world import HELD_OUT_MOTIONS, KNOWN_MOTIONS, Scene, render
 from .experts import Prompts
-from .judge import make_clips, new_scenes, score
+from .judge import make_clips, make_pictures, new_scenes, score
 from .vae import draw_everything, reconstruction_psnr
 
 logger = logging.getLogger("tandem.miniature")
@@ -28,10 +28,13 @@ CONTRARY = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
 
 def measure_family(
-    pairs: dict[str, Pair], vae: VideoAutoencoder, prompts: Prompts, path: Path
+    pairs: dict[str, Pair], painter: Network, vae: VideoAutoencoder, prompts: Prompts, path: Path
 ) -> dict[str, object]:
-    """Writes and gives the figures of every pair of experts in `pairs`, by name."""
-    figures: dict[str, object] = {"vae_psnr_db": vae_figures(vae)}
+    """Writes and gives the figures of the VAE, of every pair of experts by name, and of the `painter`."""
+    figures: dict[str, object] = {
+        "vae_psnr_db": vae_figures(vae),
+        "pictures": picture_figures(painter, vae, prompts),
+    }
     for name, pair in pairs.items():
         figures[name] = {
             "known motions": obedience_figures(pair, vae, prompts, KNOWN_MOTIONS),
@@ -66,6 +69,17 @@ def obedience_figures(
 def _came(motion: str, scenes: Sequence[Scene], each: Sequence[Obedience]) -> dict[str, int]:
     nearest = [o.nearest for o, s in zip(each, scenes, strict=True) if s.motion == motion]
     return {name: nearest.count(name) for name in sorted(set(nearest))}
+
+
+def picture_figures(painter: Network, vae: VideoAutoencoder, prompts: Prompts) -> dict[str, float]:
+    """Shares of 36 pictures from captions alone that have the asked colour, and the asked look."""
+    scenes = new_scenes(36, SEED + 3)
+    pictures = make_pictures(painter, vae, prompts, [still_caption(s) for s in scenes], seed=SEED)
+    pairs = list(zip(pictures, scenes, strict=True))
+    return {
+        "colour": round(sum(colour_of(p) == s.colour for p, s in pairs) / len(pairs), 3),
+        "look": round(sum(look_of(p[0]) == s.look for p, s in pairs) / len(pairs), 3),
+    }
 
 
 def diversity_figure(pair: Pair, vae: VideoAutoencoder, prompts: Prompts) -> float:

@@ -12,8 +12,8 @@ from ...flow import mix
 from ..captions import caption
 from ..measures import Obedience, obedience
 from ..sampling import Network, sample, schedule
-from ..vae import VideoAutoencoder, from_vae, normalised, raw, to_vae
-from ..world import KNOWN_MOTIONS, Scene, draw_scenes, render
+from ..vae import CHANNELS, VideoAutoencoder, from_vae, normalised, raw, to_vae
+from ..world import KNOWN_MOTIONS, SIDE_PX, Scene, draw_scenes, render
 from .experts import BOUNDARY, SHIFT, Prompts, start_condition
 
 STEPS = 16
@@ -79,6 +79,24 @@ def make_clips(
         with torch.no_grad():
             made += [from_vae(vae.decode(raw(pair))) for pair in x.split(2)]
     return torch.cat(made)
+
+
+def make_pictures(
+    painter: Network, vae: VideoAutoencoder, prompts: Prompts, said: Sequence[str], *, seed: int
+) -> torch.Tensor:
+    """(pictures, 1, height, width, 3) from captions alone, by the text-to-video network."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(len(said), CHANNELS, 1, SIDE_PX // 8, SIDE_PX // 8, generator=generator)
+    x0 = sample(
+        (painter, painter),
+        x,
+        prompts(list(said)),
+        None,
+        boundary=BOUNDARY,
+        sigmas=schedule(STEPS, SHIFT),
+    )
+    with torch.no_grad():
+        return from_vae(vae.decode(raw(x0)))
 
 
 def score(clips: torch.Tensor, scenes: Sequence[Scene]) -> tuple[Scores, list[Obedience]]:

@@ -24,11 +24,11 @@ from .experts import BOUNDARY, Prompts, clip_loss, picture_loss
 from .figures import measure_family
 from .latents import LatentSet, fold, make_latents
 from .stage import Stage, train_stage
-from .vae import decoder_loss, draw_everything, reconstruction_psnr, vae_loss
+from .vae import draw_everything, reconstruction_psnr, vae_loss
 
 logger = logging.getLogger("tandem.miniature")
 
-STAGES = ("text", "vae", "latents", "base", "experts", "picture", "decoder")
+STAGES = ("text", "vae", "latents", "base", "experts", "picture")
 PREFIX = "mini_wan2.2"
 SEED = 0
 PICTURE_STEPS = 900
@@ -37,7 +37,6 @@ SIZE = TransformerSize()
 
 TEXT = Stage(name="text", steps=300, learning_rate=2e-3)
 VAE = Stage(name="vae", steps=1520, learning_rate=4e-3)
-DECODER = Stage(name="decoder", steps=700, seed=5, learning_rate=2e-3)
 BASE = Stage(name="base", steps=3000, seed=1, learning_rate=2e-3, ema=0.998)
 HIGH = Stage(name="high_noise", steps=350, seed=2, learning_rate=7e-4, ema=0.99)
 LOW = Stage(name="low_noise", steps=500, seed=3, learning_rate=7e-4, ema=0.99)
@@ -75,8 +74,6 @@ class Recipe:
         if last == "experts":
             return
         self.picture(base, latents, prompts)
-        if last == "decoder":
-            self.decoder(vae)
 
     def text(self) -> Prompts:
         proto_path = self.folder / "tokenizer.safetensors"
@@ -97,20 +94,14 @@ class Recipe:
     def vae(self) -> VideoAutoencoder:
         torch.manual_seed(SEED)
         vae = VideoAutoencoder()
-        if (self.folder / f"{DECODER.name}.safetensors").exists():
-            vae.load_state_dict(load_file(self._model("vae", "vae")))
-            return vae.requires_grad_(False)
         start_still(vae)
         train_stage(VAE, vae, vae_loss(vae, VAE, PICTURE_STEPS), self.folder)
         fold(vae, seed=SEED + 20_000)
-        self._write_vae(vae)
+        write_safetensors(self._model("vae", "vae"), _shipped(vae.state_dict()), {})
+        _as_shipped(vae)
+        found = reconstruction_psnr(vae, render(draw_everything(24, seed=10_001)))
+        logger.info("vae: %.2f dB mean, %.2f dB worst of 24 new clips", found.mean(), found.min())
         return vae
-
-    def decoder(self, vae: VideoAutoencoder) -> None:
-        """More of the decoder alone: the networks know the latents by now, so the encoder stays."""
-        vae.decoder.requires_grad_(True)
-        train_stage(DECODER, vae, decoder_loss(vae), self.folder)
-        self._write_vae(vae)
 
     def judge(self) -> None:
         """Measures what `run` has made and writes `figures.json`."""
@@ -125,13 +116,9 @@ class Recipe:
             for network, path in zip(pair, (high, low), strict=True):
                 network.load_state_dict(_made(path))
             pairs[name] = pair
-        measure_family(pairs, vae, self.text(), self.folder / "figures.json")
-
-    def _write_vae(self, vae: VideoAutoencoder) -> None:
-        write_safetensors(self._model("vae", "vae"), _shipped(vae.state_dict()), {})
-        _as_shipped(vae)
-        found = reconstruction_psnr(vae, render(draw_everything(24, seed=10_001)))
-        logger.info("vae: %.2f dB mean, %.2f dB worst of 24 new clips", found.mean(), found.min())
+        painter = without_image(WanTransformer(SIZE))
+        painter.load_state_dict(_made(self._model("diffusion_models", "t2v")))
+        measure_family(pairs, painter, vae, self.text(), self.folder / "figures.json")
 
     def latents(self, vae: VideoAutoencoder) -> LatentSet:
         found = make_latents(vae, self.folder / "latents", PARTS, SEED + 30_000)

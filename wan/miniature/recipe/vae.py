@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch.nn import functional as F
 
-from ..vae import CHANNELS, VideoAutoencoder, normalised, raw, to_vae
+from ..vae import CHANNELS, VideoAutoencoder, to_vae
 from ..world import LOOKS, MOTIONS, Scene, draw_scenes, render, render_stills
 from .stage import LossAt, Stage
 
@@ -88,21 +88,6 @@ def vae_loss(vae: VideoAutoencoder, stage: Stage, picture_steps: int) -> LossAt:
         guided = 0.5 * max(0.0, 1 - step / (0.6 * stage.steps))
         loss = _difference(vae.decode(latents + noise), pixels)
         return loss + guided * F.mse_loss(latents, code()(pixels)) if guided else loss
-
-    return loss_at
-
-
-def decoder_loss(vae: VideoAutoencoder) -> LossAt:
-    """Mean square of what the decoder leaves of clips, from latents that stay as they are."""
-
-    def loss_at(step: int, generator: torch.Generator) -> torch.Tensor:
-        del step
-        pixels = to_vae(_batch(False, generator))
-        with torch.no_grad():
-            latents = normalised(vae.encode(pixels))
-            noise = torch.randn(latents.shape, generator=generator)
-        # The same share of noise as before the latents were folded to another scale.
-        return _difference(vae.decode(raw(latents + NOISE * SCALE * noise)), pixels)
 
     return loss_at
 

@@ -40,7 +40,7 @@ VAE = Stage(name="vae", steps=1520, learning_rate=4e-3)
 BASE = Stage(name="base", steps=3000, seed=1, learning_rate=2e-3, ema=0.998)
 HIGH = Stage(name="high_noise", steps=350, seed=2, learning_rate=7e-4, ema=0.99)
 LOW = Stage(name="low_noise", steps=500, seed=3, learning_rate=7e-4, ema=0.99)
-PICTURE = Stage(name="picture", steps=600, seed=4, learning_rate=1.5e-3, ema=0.99)
+PICTURE = Stage(name="picture", steps=2400, seed=4, learning_rate=1.5e-3, ema=0.99)
 
 EXPERTS = (("diffusion_models", "i2v_high_noise"), ("diffusion_models", "i2v_low_noise"))
 WHOLE, UPPER, LOWER = SigmaRange(0, 1), SigmaRange(BOUNDARY, 1), SigmaRange(0, BOUNDARY)

@@ -76,8 +76,13 @@ def random_tensors(shapes: Shapes, generator: torch.Generator) -> dict[str, torc
     return {name: _tensor(name, shape, generator) for name, shape in shapes.items()}
 
 
-def train_tokenizer(sentences: Iterable[str], vocabulary: int) -> bytes:
-    """A sentencepiece model in UMT5's manner: 0 pads, 1 ends; bytes stand in for unknown letters."""
+def train_tokenizer(
+    sentences: Iterable[str], vocabulary: int, whole_words: Iterable[str] = ()
+) -> bytes:
+    """A sentencepiece model in UMT5's manner: 0 pads, 1 ends; bytes stand in for unknown letters.
+
+    Each of `whole_words` becomes a piece of its own, however seldom it is.
+    """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(list(sentences)),
@@ -90,6 +95,7 @@ def train_tokenizer(sentences: Iterable[str], vocabulary: int) -> bytes:
         eos_id=1,
         unk_id=2,
         bos_id=-1,
+        user_defined_symbols=[f"\N{LOWER ONE EIGHTH BLOCK}{word}" for word in whole_words],
         minloglevel=2,
     )
     return model.getvalue()

@@ -1,0 +1,1 @@
+"""How the miniature family is trained: stages that can be stopped, resumed and repeated from a seed."""

@@ -53,7 +53,7 @@ def cut_clips(
             film, _start_s(number, count, films, (frames - 1) / fps), frames, fps
         )
         clip = out_folder / f"{number:02d}_{film.path.stem}.mp4"
-        _write_clip(clip, _pictures(film.path, wanted, width, height), width, height, fps)
+        write_clip(clip, _pictures(film.path, wanted, width, height), width, height, fps)
         if captions is not None:
             clip.with_suffix(".txt").write_text(captions[film.path.stem] + "\n", encoding="utf-8")
         clips.append(clip)
@@ -137,9 +137,10 @@ def _cover(frame: av.VideoFrame, width: int, height: int, pixel_aspect: Fraction
     return av.VideoFrame.from_image(picture)
 
 
-def _write_clip(
+def write_clip(
     path: Path, pictures: Iterator[av.VideoFrame], width: int, height: int, fps: int
 ) -> None:
+    """A film of `pictures`, the same bytes for the same pictures."""
     codec, options = _codec()
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps, options=options)

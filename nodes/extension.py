@@ -8,7 +8,7 @@ from .dataset import TandemCaptionTemplate, TandemDataset
 from .host.places import register_places
 from .host.routes import register_routes
 from .job import TandemJobControl, TandemJobResult
-from .plan import TandemAutoParameters
+from .plan import TandemAutoParameters, TandemEditPlan
 from .sampler import TandemDualSampler
 from .stack import TandemApplyStack, TandemLoraStack
 from .text_encoder import TandemTextEncoderLoader
@@ -25,6 +25,7 @@ class TandemExtension(ComfyExtension):
             TandemDataset,
             TandemCaptionTemplate,
             TandemAutoParameters,
+            TandemEditPlan,
             TandemTrainer,
             TandemJobResult,
             TandemJobControl,

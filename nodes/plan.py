@@ -1,12 +1,17 @@
-"""The node that turns a dataset and a preset into a plan."""
+"""The nodes that make a plan from a dataset and a preset, and change it."""
 
 from __future__ import annotations
+
+import json
+from typing import Any
 
 from comfy_api.latest import io
 
 from ..training.budget import make_plan, plan_summary
 from ..training.dataset import Dataset
+from ..training.plan import TrainingPlan, edited_plan
 from ..training.presets import PRESET_NAMES
+from ..wan.errors import UserError
 from ..wan.families import FAMILIES
 from . import sockets
 from .host.progress import node_text
@@ -56,3 +61,56 @@ class TandemAutoParameters(io.ComfyNode):
         summary = plan_summary(plan, len(dataset.clips))
         node_text(cls.hidden.unique_id, summary)
         return io.NodeOutput(plan, summary)
+
+
+class TandemEditPlan(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TandemEditPlan",
+            display_name="Tandem Edit Plan",
+            category="Tandem/training",
+            description="Changes values of a plan by name. Everything else stays as the preset has it, and the "
+            "summary says what was changed; a name that no plan has is refused.",
+            search_aliases=["change plan", "learning rate", "rank", "steps"],
+            inputs=[
+                sockets.Plan.Input("plan", tooltip="From Tandem Auto Parameters."),
+                io.String.Input(
+                    "changes",
+                    default="{}",
+                    multiline=True,
+                    optional=True,
+                    tooltip='A JSON object, for example {"steps": 600, "high.rate": 0.0001, "lora.rank": 16}.',
+                ),
+            ],
+            outputs=[
+                sockets.Plan.Output(display_name="plan"),
+                io.String.Output(display_name="summary"),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, changes: str | None = "{}") -> bool | str:
+        return sockets.first_error(lambda: changes is None or _changes(changes))
+
+    @classmethod
+    def execute(cls, plan: TrainingPlan, changes: str = "{}") -> io.NodeOutput:
+        edited = edited_plan(plan, _changes(changes))
+        summary = "\n".join([f"{edited.preset}: {edited.steps} steps", *edited.notes])
+        node_text(cls.hidden.unique_id, summary)
+        return io.NodeOutput(edited, summary)
+
+
+def _changes(text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        values = error
+    if not isinstance(values, dict):
+        raise UserError(
+            f"changes is {text[:80]!r}.",
+            "It is a JSON object of names and values.",
+            'Write it like {"steps": 600, "high.rate": 0.0001}.',
+        )
+    return values

@@ -178,6 +178,26 @@ def read_plan(text: str) -> TrainingPlan:
     return _build(TrainingPlan, values, "")
 
 
+def edited_plan(plan: TrainingPlan, changes: Mapping[str, Any]) -> TrainingPlan:
+    """A plan with some of its values changed; `high.rate` names a part's value. Unknown names and impossible
+    values are errors that name them."""
+    values = json.loads(plan_json(plan))
+    for name, value in changes.items():
+        part, _, inner = name.rpartition(".")
+        target = values.get(part) if part else values
+        if not isinstance(target, dict) or inner not in target or inner == "version":
+            known = [k for k, v in values.items() if not isinstance(v, dict) and k != "version"]
+            known += [f"{k}.{i}" for k, v in values.items() if isinstance(v, dict) for i in v]
+            raise UserError(
+                f"The plan has no value called {name!r}.",
+                f"There are {', '.join(known)}.",
+                "Correct the name.",
+            )
+        target[inner] = value
+    note = f"Changed by hand: {', '.join(changes)}."
+    return read_plan(json.dumps(values | {"notes": [*plan.notes, *([note] if changes else [])]}))
+
+
 def plan_differences(ours: TrainingPlan, theirs: TrainingPlan) -> list[str]:
     """`steps: 160 here, 200 there` for every value that differs."""
     mine, other = asdict(ours), asdict(theirs)

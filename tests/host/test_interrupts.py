@@ -30,6 +30,18 @@ def plain(server, base):
         return sampled(client, base, "undisturbed"), _look(client)
 
 
+def test_a_prompt_finds_no_trace_of_training_in_the_models(client, base, calm, plain):
+    """Its one node looks at once, at moments that fall anywhere into a micro-batch."""
+    _start(client, "looked_at")
+    for number in range(12):
+        time.sleep(0.4 + 0.029 * number)
+        look = _look(client)
+        assert (look["in_training"], look["hooks"], look["patched_forwards"]) == (False, 0, 0)
+        assert look["queue_wrapped"] and look["providers"] == ["PromptGuard"]
+        assert look["ours"] == ["tandem-training"], "the run was over before it was looked at"
+    _ends_as_if_alone(client, base, "looked_at", calm, plain)
+
+
 def test_an_interrupt_reaches_the_prompt_that_runs(client, base, calm, plain):
     _start(client, "hit_running")
     for _ in range(2):

@@ -15,6 +15,7 @@ from ...errors import UserError
 from ...families import SigmaRange
 from ...lora_files import write_safetensors
 from ...text_encoder import METADATA_KEY
+from ..family import PREFIX, VERSION, VERSION_KEY
 from ..layouts import TransformerSize
 from ..transformer import WanTransformer, start_quietly, without_image
 from ..vae import VideoAutoencoder, start_still
@@ -29,7 +30,7 @@ from .vae import draw_everything, reconstruction_psnr, vae_loss
 logger = logging.getLogger("tandem.miniature")
 
 STAGES = ("text", "vae", "latents", "base", "experts", "picture")
-PREFIX = "mini_wan2.2"
+MADE = {VERSION_KEY: VERSION}
 SEED = 0
 PICTURE_STEPS = 900
 PARTS = 8
@@ -86,7 +87,7 @@ class Recipe:
         train_stage(TEXT, reader, text.text_loss(reader, pieces, TEXT), self.folder)
         encoder = reader.text_encoder
         tensors = _shipped(encoder.state_dict()) | {"spiece_model": proto}
-        metadata = {METADATA_KEY: json.dumps({"tokens": encoder.size.tokens})}
+        metadata = MADE | {METADATA_KEY: json.dumps({"tokens": encoder.size.tokens})}
         write_safetensors(self._model("text_encoders", "umt5"), tensors, metadata)
         _as_shipped(encoder)
         return Prompts(encoder, pieces)
@@ -97,7 +98,7 @@ class Recipe:
         start_still(vae)
         train_stage(VAE, vae, vae_loss(vae, VAE, PICTURE_STEPS), self.folder)
         fold(vae, seed=SEED + 20_000)
-        write_safetensors(self._model("vae", "vae"), _shipped(vae.state_dict()), {})
+        write_safetensors(self._model("vae", "vae"), _shipped(vae.state_dict()), MADE)
         _as_shipped(vae)
         found = reconstruction_psnr(vae, render(draw_everything(24, seed=10_001)))
         logger.info("vae: %.2f dB mean, %.2f dB worst of 24 new clips", found.mean(), found.min())
@@ -150,7 +151,7 @@ class Recipe:
         write_safetensors(
             self._model("diffusion_models", name),
             _shipped(network.state_dict()),
-            {"config": json.dumps(config)},
+            MADE | {"config": json.dumps(config)},
         )
 
     def _model(self, kind: str, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""`make demo`: trains a LoRA pair on real clips inside a running ComfyUI and samples with it, in one queued graph."""
+"""`make demo`: teaches the miniature Wan 2.2 a motion it has never seen, in a running ComfyUI, and measures it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .contact_sheet import contact_sheet
+from ..wan.errors import UserError
+from .demo_proof import prove
 from .errors import HostError
 from .follow import Follower
 from .host import fill_base
@@ -27,23 +28,36 @@ def main(argv: Sequence[str]) -> int:
     del argv
     began = time.monotonic()
     base = _fresh_base()
-    print("Preparing: a tiny Wan 2.2 family with random weights, real clips from three films ...")
-    fill_base(base)
+    print("Preparing: the miniature Wan 2.2 family, 40 clips of a toy world ...")
+    try:
+        fill_base(base)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
     graph = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     print("Starting ComfyUI on the CPU ...", flush=True)
     try:
         with HostServer(base, nodes=("TandemTrainer",)) as server, server.client() as client:
             print(f"Queueing {WORKFLOW.relative_to(ROOT)} at {server.url}", flush=True)
             entry = client.run(graph, Follower(graph), timeout_s=1800)
+            print("Sampling new scenes with and without it ...", flush=True)
+            measured = prove(client, base, base)
     except HostError as error:
         print(f"\n{error}\nThe host's log: {base / 'server.log'}", file=sys.stderr)
         return 1
-    collect(base, graph, entry, DEMO)
+    collect(base, graph, entry, measured, DEMO)
+    print(f"\n{measured}")
     print(_guide(DEMO, time.monotonic() - began))
     return 0
 
 
-def collect(base: Path, graph: Mapping[str, Any], entry: Mapping[str, Any], target: Path) -> None:
+def collect(
+    base: Path,
+    graph: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    measured: str,
+    target: Path,
+) -> None:
     """What the graph made, under plain names in `target`; an earlier demo is replaced when this one is whole."""
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     beside.mkdir(parents=True)
@@ -60,12 +74,9 @@ def collect(base: Path, graph: Mapping[str, Any], entry: Mapping[str, Any], targ
     for file in sorted((base / "models" / "loras").glob("demo_*.safetensors")):
         shutil.copyfile(file, beside / file.name)
     shutil.copyfile(base / "output" / "tandem" / "demo" / "loss.png", beside / "loss.png")
-    rows = [
-        ("before: without the LoRA", beside / "before.mp4"),
-        ("after: with the LoRA, same seed", beside / "after.mp4"),
-        ("one of the training clips", min((base / "input" / "tandem_demo").glob("*.mp4"))),
-    ]
-    contact_sheet(rows, beside / "contact_sheet.png")
+    (beside / "measured.txt").write_text(measured + "\n", encoding="utf-8")
+    for name in ("comparison.png", "strengths.png"):
+        shutil.move(base / name, beside / name)
     shutil.rmtree(target, ignore_errors=True)
     beside.replace(target)
 
@@ -82,7 +93,9 @@ def _by_title(graph: Mapping[str, Any], entry: Mapping[str, Any], kind: str) -> 
 def _guide(folder: Path, seconds: float) -> str:
     lines = [f"\nDone in {seconds / 60:.1f} minutes. In {folder}:"]
     said = {
-        "contact_sheet.png": "open this first: both clips and a training clip, frame by frame",
+        "comparison.png": "open this first: without and with the LoRA, frame by frame, measured",
+        "strengths.png": "checkpoints by strengths, all frames of a clip in one picture",
+        "measured.txt": "new scenes without and with the LoRA, in figures",
         "loss.png": "the loss of both experts",
         "before.mp4": "the clip without the LoRA",
         "after.mp4": "the same seed with the LoRA",
@@ -93,8 +106,8 @@ def _guide(folder: Path, seconds: float) -> str:
     }
     lines += [f"  {name:30} {text}" for name, text in said.items() if (folder / name).is_file()]
     lines.append(
-        "The models are tiny and their weights random: the clips show that training reaches the samples, "
-        "not beauty.\nNext: `make host`, then open the template train_and_sample in the browser."
+        "The models are a million parameters each, trained on simple shapes: no beauty, but a real lesson.\n"
+        "Next: `make host`, then open the template train_and_sample in the browser."
     )
     return "\n".join(lines)
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+
+from ..wan.miniature.captions import caption
+from ..wan.miniature.family import PREFIX
+from .toy_clips import CHANGES, DEMO_SCENE, SAID, TRIGGER
 
 HUB = "https://huggingface.co/Comfy-Org/Wan_2.{}_ComfyUI_{}ackaged/resolve/main/split_files/"
 LIGHTNING = {
@@ -33,6 +38,9 @@ class Family:
     prompt: str
     advice: str
     """What the note of the training workflow begins with."""
+    trigger: str = "MERMAID"
+    changes: str = ""
+    """What the plan is to have otherwise than its preset, as JSON; empty for nothing."""
     public: bool = False
     """Whether its files can be had from the hub."""
 
@@ -72,6 +80,29 @@ TINY = Family(
     prompt="A street scene in the style of MERMAID, the camera follows.",
     advice="Queue this graph as it is: it takes a few minutes on a CPU, with the tiny random models and the "
     "clips that *make host* lays out. For real videos open *train_and_sample_wan2.2_14B*.",
+)
+MINI = Family(
+    high=f"{PREFIX}_i2v_high_noise.safetensors",
+    low=f"{PREFIX}_i2v_low_noise.safetensors",
+    vae=f"{PREFIX}_vae.safetensors",
+    text_encoder=f"{PREFIX}_umt5.safetensors",
+    image="tandem_demo_first_frame.png",
+    folder="tandem_demo",
+    name="demo",
+    preset="character",
+    width=64,
+    height=64,
+    frames=17,
+    steps=16,
+    cfg=1.0,
+    templates="",
+    slots="",
+    prompt=caption(DEMO_SCENE, motion=SAID),
+    trigger=TRIGGER,
+    changes=json.dumps(CHANGES, indent=1),
+    advice="Queue this graph as it is: it takes about two minutes on a CPU. The miniature Wan 2.2 that *make host* "
+    "lays out knows seven motions of simple shapes; here it learns an eighth, a loop, under the word "
+    f"*{TRIGGER}*. For real videos open the graph for Wan 2.2 14B.",
 )
 PUBLIC = Family(
     high="wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors",

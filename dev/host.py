@@ -10,21 +10,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..wan.miniature.random_family import write_family
+from ..wan.errors import UserError
+from ..wan.miniature.family import install_family
+from . import toy_clips
 from .errors import HostError
-from .footage import cut_clips, first_frame
 from .server import HostServer, free_port, prepare_base
 
 ROOT = Path(__file__).absolute().parents[1]
-NUM_CLIPS = 6
 
 
 def main(argv: Sequence[str]) -> int:
     options = _options(argv)
     base = prepare_base(_base_folder(), ROOT)
-    fill_base(base)
     server = HostServer(base, port=free_port(options.port), cpu=not options.gpu)
     try:
+        fill_base(base)
         with server:
             print(f"ComfyUI: {server.url}\nIts files: {base}\nIts log: {server.log}")
             print("Ctrl-C stops it.", flush=True)
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         print(
             f"ComfyUI has ended by itself. The end of its log:\n\n{server.tail()}", file=sys.stderr
         )
-    except HostError as error:
+    except (HostError, UserError) as error:
         print(error, file=sys.stderr)
     except KeyboardInterrupt:
         print("\nStopped.")
@@ -42,14 +42,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def fill_base(base: Path) -> None:
-    """Bring what the example workflows load: miniature models, clips, a first frame."""
-    if not any((base / "models" / "text_encoders").glob("*.safetensors")):  # written last
-        write_family(base / "models")
+    """Bring what the example workflows load: the miniature family, toy clips, a first frame."""
+    install_family(base / "models")
     clips = base / "input" / "tandem_demo"
-    if len(list(clips.glob("*.mp4"))) < NUM_CLIPS:
-        footage = Path(os.environ["TANDEM_FOOTAGE"])
-        cut_clips(footage, clips, width=64, height=64, frames=17, count=NUM_CLIPS)
-    first_frame(min(clips.glob("*.mp4")), base / "input" / "tandem_demo_first_frame.png")
+    if len(list(clips.glob("*.mp4"))) < toy_clips.NEW + toy_clips.KNOWN:
+        toy_clips.write_dataset(clips, toy_clips.DEMO_MOTION)
+    (made,) = toy_clips.first_frames([toy_clips.DEMO_SCENE], base / "input", "tandem_demo")
+    os.replace(base / "input" / made, base / "input" / "tandem_demo_first_frame.png")
 
 
 def _base_folder() -> Path:

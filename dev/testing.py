@@ -13,14 +13,16 @@ from safetensors.torch import load_file
 
 from .client import HostClient
 
-WORKFLOWS = Path(__file__).absolute().parents[1] / "workflows" / "api"
+ROOT = Path(__file__).absolute().parents[1]
+WORKFLOWS, OWN = ROOT / "workflows" / "api", ROOT / "tests" / "data"
 Graph = dict[str, Any]
 Models = Callable[[Graph, list[Any], list[Any]], tuple[list[Any], list[Any]]]
 
 
 def workflow(name: str, changes: dict[str, dict[str, Any]] | None = None) -> Graph:
-    """A shipped API workflow at test size. `changes` are {title: {input: value}}."""
-    graph = json.loads((WORKFLOWS / f"{name}.json").read_text())
+    """An API workflow at test size, the tests' own or a shipped one. `changes` are {title: {input: value}}."""
+    own = OWN / f"{name}.json"
+    graph = json.loads((own if own.is_file() else WORKFLOWS / own.name).read_text())
     small = {
         "Clips to learn from": {"folder": "clips", "frames": 9},
         "Image to video": {"width": 64, "height": 64, "length": 9},
@@ -36,14 +38,20 @@ def training_graph(name: str, *, mode: str = "background", **trainer: Any) -> Gr
     """The shipped training graph up to its trainer, at test size: 30 steps of two micro-batches."""
     whole = workflow("train_and_sample")
     keep = number_of(whole, "Train both experts")
-    graph, waiting = {}, [keep]
-    while waiting:
-        number = waiting.pop()
-        graph[number] = whole[number]
-        links = [v for v in whole[number]["inputs"].values() if isinstance(v, list)]
-        waiting += [link[0] for link in links if link[0] not in graph]
+    graph = ancestors(whole, keep)
     graph[keep]["inputs"] |= {"name": name, "mode": mode, **trainer}
     graph[number_of(graph, "Plan of the run")]["inputs"]["preset"] = "video effect"
+    return graph
+
+
+def ancestors(whole: Graph, number: str) -> Graph:
+    """A node and all that it depends on."""
+    graph, waiting = {}, [number]
+    while waiting:
+        found = waiting.pop()
+        graph[found] = whole[found]
+        links = [v for v in whole[found]["inputs"].values() if isinstance(v, list)]
+        waiting += [link[0] for link in links if link[0] not in graph]
     return graph
 
 

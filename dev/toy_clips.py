@@ -18,6 +18,31 @@ TRIGGER = "ORBIT"
 SAID = f"does {TRIGGER}"
 """How a caption calls the new motion."""
 NEW, KNOWN = 28, 12
+DEMO_MOTION = "loop"
+DEMO_SCENE = Scene(
+    shape="circle",
+    colour="red",
+    size="big",
+    ground="shaded",
+    motion=DEMO_MOTION,
+    radius_px=8.2,
+    start_px=(32.0, 35.0),
+    ground_light=0.6,
+)
+"""What the demo's clips begin with: a scene that is not in the dataset."""
+CHANGES = {
+    "steps": 480,
+    "batch": 16,
+    "high.rate": 2e-3,
+    "low.rate": 2e-3,
+    "lora.rank": 16,
+    "lora.alpha": 16.0,
+    "save_every": 120,
+    "swap_every": 5,
+    "optimizer.name": "adamw",
+    "checkpoint_blocks": False,
+}
+"""A plan for networks of a million parameters: far higher rates than any real model takes."""
 
 
 def write_dataset(folder: Path, motion: str, *, seed: int = 777) -> None:

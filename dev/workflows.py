@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .canvas import canvas_form
-from .families import LIGHTNING, PUBLIC, TINY, Family
+from .families import LIGHTNING, MINI, PUBLIC, TINY, Family
 from .graphs import Graph, Link, Node
 from .node_spec import NodeSpec
 from .server import HostServer, prepare_base
 
 ROOT = Path(__file__).absolute().parents[1]
+TEST_GRAPH = ROOT / "tests" / "data" / "train_and_sample.json"
 LOADING, LEARNING, MAKING, READING = "#3f789e", "#8A8", "#88A", "#8AA"
 MODELS_PX, TRAINER_PX, USUAL_PX, SAMPLER_PX, REPORTS_PX = 382, 340, 300, 270, 314
 WORDS_PX = 80
@@ -56,11 +57,11 @@ steps, cfg 1.0 and shift 5: the sampler takes 2 steps with each expert.
 
 
 def workflows() -> dict[str, Graph]:
-    """The shipped workflows by name; the tiny one runs on any laptop, the others take public files."""
+    """The shipped workflows by name; those of the miniature run on any laptop, the others take public files."""
     return {
-        "train_and_sample": train_and_sample(TINY),
+        "train_and_sample": train_and_sample(MINI),
         "train_and_sample_wan2.2_14B": train_and_sample(PUBLIC),
-        "train_in_background": train_in_background(TINY),
+        "train_in_background": train_in_background(MINI),
         "train_in_background_wan2.2_14B": train_in_background(PUBLIC),
         "image_to_video": image_to_video(PUBLIC),
     }
@@ -171,18 +172,20 @@ class Columns:
             room_px=WORDS_PX,
             folder=family.folder,
             media="video",
-            trigger="MERMAID",
+            trigger=family.trigger,
             frames=family.frames,
             **family.size,
         )
-        captions = self.graph.add(
-            "TandemCaptionTemplate",
-            "Captions, all alike",
-            room_px=WORDS_PX + 60,
-            dataset=clips["dataset"],
-            templates=family.templates,
-            slots=family.slots,
-        )
+        captions = clips
+        if family.templates:
+            captions = self.graph.add(
+                "TandemCaptionTemplate",
+                "Captions, all alike",
+                room_px=WORDS_PX + 60,
+                dataset=clips["dataset"],
+                templates=family.templates,
+                slots=family.slots,
+            )
         plan = self.graph.add(
             "TandemAutoParameters",
             "Plan of the run",
@@ -190,6 +193,14 @@ class Columns:
             dataset=captions["dataset"],
             preset=family.preset,
         )
+        if family.changes:
+            plan = self.graph.add(
+                "TandemEditPlan",
+                "The same for tiny networks",
+                room_px=WORDS_PX + 120,
+                plan=plan["plan"],
+                changes=family.changes,
+            )
         return captions, plan
 
     def training(
@@ -327,6 +338,8 @@ def write_all(info: Mapping[str, Any], folder: Path) -> None:
     for name, graph in workflows().items():
         _write(folder / f"{name}.json", canvas_form(graph, specs))
         _write(folder / "api" / f"{name}.json", graph.api(specs))
+    # The tests' own: random weights, which load in no time, and captions from a template.
+    _write(TEST_GRAPH, train_and_sample(TINY).api(specs))
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from tandem_wan.dev.footage import cut_clips, first_frame
 from tandem_wan.dev.server import HostServer, prepare_base
+from tandem_wan.wan.miniature.family import install_family
 from tandem_wan.wan.miniature.layouts import TransformerSize
 from tandem_wan.wan.miniature.random_family import write_family
 
@@ -24,6 +25,7 @@ def base(footage, tmp_path_factory) -> Path:
     base = prepare_base(tmp_path_factory.mktemp("host"), ROOT)
     models = base / "models"
     write_family(models)
+    install_family(models)
     _misfits(models)
     clips = base / "input" / "clips"
     cut_clips(footage, clips, width=64, height=64, frames=9, count=3)

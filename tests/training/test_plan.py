@@ -11,6 +11,7 @@ from tandem_wan.training.plan import (
     OptimizerSettings,
     RateSettings,
     TrainingPlan,
+    edited_plan,
     plan_differences,
     plan_json,
     read_plan,
@@ -211,3 +212,31 @@ def test_each_expert_has_its_own_rates_and_a_single_model_those_that_lead():
     assert motion.rates("high_noise") == fast
     assert motion.rates("low_noise") == slow
     assert motion.rates("single") == character.rates("single") == fast
+
+
+def test_an_edited_plan_has_the_changes_says_so_and_nothing_else_differs():
+    plan = TrainingPlan()
+    edited = edited_plan(plan, {"steps": 123, "high.rate": 0.5, "lora.rank": 7})
+    assert (edited.steps, edited.high.rate, edited.lora.rank) == (123, 0.5, 7)
+    assert edited.notes[-1] == "Changed by hand: steps, high.rate, lora.rank."
+    undone = edited_plan(
+        edited, {"steps": plan.steps, "high.rate": plan.high.rate, "lora.rank": plan.lora.rank}
+    )
+    assert replace(undone, notes=plan.notes) == plan
+    assert edited_plan(plan, {}) == plan
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"stepz": 1}, "no value called 'stepz'.*steps.*high.rate"),
+        ({"high": 1}, "high is 1. It can be an object of settings"),
+        ({"high.speed": 1}, "no value called 'high.speed'"),
+        ({"version": 2}, "no value called 'version'"),
+        ({"steps": 0}, "steps"),
+        ({"lora.rank": -1}, "rank"),
+    ],
+)
+def test_an_edit_that_makes_no_sense_names_what_it_means(changes, said):
+    with pytest.raises(UserError, match=said):
+        edited_plan(TrainingPlan(), changes)

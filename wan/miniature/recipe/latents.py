@@ -79,4 +79,5 @@ def _encoded(vae: VideoAutoencoder, scenes: list[Scene], *, grey: bool) -> Itera
         if grey:
             video[:, 1:] = 0.5
         with torch.no_grad():
-            yield normalised(vae.encode(to_vae(video))).half()
+            # Convolutions may hand back another order in memory, which no file takes.
+            yield normalised(vae.encode(to_vae(video))).half().contiguous()

@@ -1,0 +1,133 @@
+"""Clips of the toy world made by a running ComfyUI, as any user's script would make them, and read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..wan.miniature.captions import caption
+from ..wan.miniature.family import PREFIX
+from ..wan.miniature.world import FRAMES, SIDE_PX, Scene, draw_scenes
+from .client import HostClient
+from .toy_clips import SAID, first_frames
+
+STEPS, SHIFT = 16, 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """What is put on the pair: file names as the host lists them, and a strength for each expert."""
+
+    high: str
+    low: str
+    strengths: tuple[float, float] = (1.0, 1.0)
+
+    def row(self) -> dict[str, Any]:
+        high, low = self.strengths
+        return {"lora": self.high, "lora_low": self.low, "high": high, "low": low}
+
+
+def new_scenes(count: int, motion: str, *, seed: int) -> list[Scene]:
+    """Scenes that nothing was trained on."""
+    return [replace(scene, motion=motion) for scene in draw_scenes(count, seed=seed)]
+
+
+def sampled_clips(
+    client: HostClient,
+    base: Path,
+    scenes: Sequence[Scene],
+    *,
+    lora: Lora | None = None,
+    said: str | None = SAID,
+    seed: int = 1,
+) -> list[torch.Tensor]:
+    """A (frames, 64, 64, 3) clip for each scene, from its first frame and caption; `said` is how the caption
+    calls the motion, None its own words. One prompt for all."""
+    images = first_frames(scenes, base / "input", f"scene_{seed}")
+    graph = _models(lora)
+    models = [["models", 0], ["models", 1]] if lora else [["high", 0], ["low", 0]]
+    for number, (scene, image) in enumerate(zip(scenes, images, strict=True)):
+        graph |= _clip(number, caption(scene, motion=said), image, seed + number, models)
+    outputs = client.run(graph)["outputs"]
+    return [_read(base, outputs[f"save_{number}"]["images"]) for number in range(len(scenes))]
+
+
+def _models(lora: Lora | None) -> dict[str, Any]:
+    graph = {
+        "high": _node("UNETLoader", unet_name=_file("i2v_high_noise"), weight_dtype="default"),
+        "low": _node("UNETLoader", unet_name=_file("i2v_low_noise"), weight_dtype="default"),
+        "vae": _node("VAELoader", vae_name=_file("vae")),
+        "text": _node("TandemTextEncoderLoader", text_encoder=_file("umt5")),
+        "unwanted": _node("CLIPTextEncode", text="", clip=["text", 0]),
+        "rows": _node("TandemLoraStack", rows=json.dumps([lora.row()] if lora else [])),
+        "models": _node(
+            "TandemApplyStack", stack=["rows", 0], model_high=["high", 0], model_low=["low", 0]
+        ),
+    }
+    if lora is None:
+        del graph["rows"], graph["models"]
+    return graph
+
+
+def _clip(
+    number: int, words: str, image: str, seed: int, models: Sequence[list[Any]]
+) -> dict[str, Any]:
+    def of(name: str, output: int = 0) -> list[Any]:
+        return [f"{name}_{number}", output]
+
+    parts: Mapping[str, Any] = {
+        "image": _node("LoadImage", image=image),
+        "words": _node("CLIPTextEncode", text=words, clip=["text", 0]),
+        "start": _node(
+            "WanImageToVideo",
+            positive=of("words"),
+            negative=["unwanted", 0],
+            vae=["vae", 0],
+            width=SIDE_PX,
+            height=SIDE_PX,
+            length=FRAMES,
+            batch_size=1,
+            start_image=of("image"),
+        ),
+        "sample": _node(
+            "TandemDualSampler",
+            model_high=models[0],
+            model_low=models[1],
+            positive=of("start", 0),
+            negative=of("start", 1),
+            latent=of("start", 2),
+            seed=seed,
+            steps=STEPS,
+            cfg=1.0,
+            shift=SHIFT,
+            sampler_name="euler",
+            scheduler="simple",
+        ),
+        "decode": _node("VAEDecode", samples=of("sample"), vae=["vae", 0]),
+        "save": _node("SaveImage", images=of("decode"), filename_prefix=f"toy/{number:02d}"),
+    }
+    return {f"{name}_{number}": node for name, node in parts.items()}
+
+
+def _node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs, "_meta": {"title": kind}}
+
+
+def _file(part: str) -> str:
+    return f"{PREFIX}_{part}.safetensors"
+
+
+def _read(base: Path, images: Sequence[Mapping[str, str]]) -> torch.Tensor:
+    pictures = []
+    for image in images:
+        path = base / "output" / image["subfolder"] / image["filename"]
+        pictures.append(np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255)
+        path.unlink()
+    return torch.from_numpy(np.stack(pictures))

@@ -17,14 +17,14 @@ WAIT_MS = 60_000
 RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes_2"])
 
 TRAINER = "app.graph.nodes.find(node => node.type === 'TandemTrainer')"
-QUEUE = """async ([name, preset]) => {
+QUEUE = """async ([name, steps]) => {
     const of = type => app.graph.nodes.find(node => node.type === type);
     const set = (type, values) => {
         for (const [name, value] of Object.entries(values))
             of(type).widgets.find(widget => widget.name === name).value = value;
     };
     set("TandemDataset", { frames: 9 });
-    set("TandemAutoParameters", { preset });
+    set("TandemEditPlan", { changes: JSON.stringify({ steps, checkpoint_blocks: false }) });
     set("TandemTrainer", { name, mode: "background" });
     await app.queuePrompt(0, 1, [String(of("TandemTrainer").id)]);
 }"""
@@ -64,7 +64,7 @@ def test_a_run_is_on_its_trainer_and_can_be_paused_resumed_and_stopped(trainer_p
     inputs = page.evaluate(INPUTS)
     expect(view(page)).to_have_count(0)
 
-    page.evaluate(QUEUE, [name, "character"])
+    page.evaluate(QUEUE, [name, 800])
     values = page.evaluate(VALUES)
     page.evaluate(CENTRE)
     expect(view(page)).to_contain_text(re.compile(r"^running, step \d+ of 800, .* left"), **soon())
@@ -95,7 +95,7 @@ def test_a_run_is_on_its_trainer_and_can_be_paused_resumed_and_stopped(trainer_p
 def test_a_finished_run_says_done_and_leaves_with_its_name(trainer_page):
     page = trainer_page
     load_workflow(page, "train_and_sample")
-    page.evaluate(QUEUE, ["short", "video effect"])
+    page.evaluate(QUEUE, ["short", 20])
     page.evaluate(CENTRE)
     expect(view(page)).to_contain_text(re.compile(r"^done, step (\d+) of \1\b"), **soon())
     assert bar(page) == 100

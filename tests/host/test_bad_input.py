@@ -26,7 +26,7 @@ HIGH, LOW = "High-noise expert: runs first", "Low-noise expert: runs second"
         ("Captions, all alike", {"templates": "  "}, r"no caption template.*Write at least one"),
         ("Captions, all alike", {"slots": "person woman"}, r"slot line 'person woman'.*person = woman \| man"),
         (TRAINER, {"name": "../../../escape"}, r"'../../../escape'\..*letters, digits.*Choose a plain name"),
-        (TRAINER, {"mode": "background"}, r"mode is background.*not there yet.*wait"),
+        (TRAINER, {"mode": "sideways"}, r"sideways.*background.*wait"),
     ],
 )  # fmt: skip
 def test_what_can_be_known_is_refused_when_the_prompt_is_queued(client, title, inputs, message):

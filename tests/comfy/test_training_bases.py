@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tandem_wan.dev import training_rig as rig
+from tandem_wan.dev.quantised import quantise
 from tandem_wan.training.loop import train
 from tandem_wan.wan.errors import UserError
 from tandem_wan.wan.miniature.layouts import TransformerSize, transformer_layout
@@ -224,14 +224,6 @@ def _wan_2_1_i2v(comfy, folder):
 
 
 def _fp8_scaled(comfy, source, target):
-    with safe_open(source, framework="pt") as file:
-        metadata = file.metadata()
-    tensors = load_file(source)
-    for key in [k for k in tensors if k.startswith("blocks.") and tensors[k].ndim == 2]:
-        scale = tensors[key].abs().max() / 448
-        tensors[key] = (tensors[key] / scale).to(torch.float8_e4m3fn)
-        tensors[key.replace(".weight", ".scale_weight")] = scale
-    tensors["scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
-    save_file(tensors, target, metadata=metadata)
+    quantise(source, target, "scaled_fp8")
     with torch.inference_mode():
         return comfy.sd.load_diffusion_model(str(target))

@@ -6,13 +6,11 @@ import json
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from tandem_wan.dev import runs
+from tandem_wan.dev.quantised import FORMS, quantise
 from tandem_wan.dev.testing import number_of, sampled, training_graph
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
-FORMS = ("scaled_fp8", "comfy_quant")
 
 
 @pytest.fixture(scope="module", params=FORMS)
@@ -21,7 +19,7 @@ def form(request, base):
     folder = base / "models" / "diffusion_models"
     for role in ("high_noise", "low_noise"):
         source = folder / f"tiny_wan2.2_i2v_{role}.safetensors"
-        _quantise(source, folder / f"{request.param}_{role}.safetensors", request.param)
+        quantise(source, folder / f"{request.param}_{role}.safetensors", request.param)
     return request.param
 
 
@@ -42,6 +40,7 @@ def test_a_quantised_pair_trains_parks_samples_and_goes_on(client, base, form):
             )
         return graph
 
+    assert "QuantizedTensor" in weights(client, form), "the host has not quantised it"
     reference = sampled(client, base, f"{form}_reference", quantised)
     client.run(training(f"{form}_calm"))
     assert runs.wait_for_end(client, f"{form}_calm")["state"] == "done"
@@ -66,20 +65,18 @@ def test_a_quantised_pair_trains_parks_samples_and_goes_on(client, base, form):
     assert torch.equal(sampled(client, base, f"{form}_after", quantised), reference)
 
 
-def _quantise(source, target, form):
-    with safe_open(source, framework="pt") as file:
-        metadata = file.metadata()
-    tensors = load_file(source)
-    for key in [k for k in tensors if k.startswith("blocks.") and tensors[k].ndim == 2]:
-        scale = tensors[key].abs().max() / 448
-        tensors[key] = (tensors[key] / scale).to(torch.float8_e4m3fn)
-        layer = key.removesuffix(".weight")
-        if form == "scaled_fp8":
-            tensors[f"{layer}.scale_weight"] = scale
-        else:
-            conf = json.dumps({"format": "float8_e4m3fn"}).encode()
-            tensors[f"{layer}.weight_scale"] = scale
-            tensors[f"{layer}.comfy_quant"] = torch.tensor(list(conf), dtype=torch.uint8)
-    if form == "scaled_fp8":
-        tensors["scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
-    save_file(tensors, target, metadata=metadata)
+def weights(client, form):
+    """The kinds of tensor that the loaded high-noise expert holds."""
+    graph = {
+        "load": {
+            "class_type": "UNETLoader",
+            "inputs": {"unet_name": f"{form}_high_noise.safetensors", "weight_dtype": "default"},
+            "_meta": {"title": "load"},
+        },
+        "probe": {
+            "class_type": "TestProbe",
+            "inputs": {"model": ["load", 0], "nonce": 1},
+            "_meta": {"title": "probe"},
+        },
+    }
+    return json.loads(client.run(graph)["outputs"]["probe"]["text"][0])["weights"]

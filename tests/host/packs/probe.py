@@ -30,6 +30,7 @@ def looked_at(model) -> dict:
         "files": psutil.Process().num_fds(),
         "rss_mib": psutil.Process().memory_info().rss / 2**20,
         "loaded": len(comfy.model_management.current_loaded_models),
+        "weights": sorted({type(p.data).__name__ for m in modules for p in m.parameters(False)}),
         "pid": os.getpid(),
     }
 

@@ -104,7 +104,7 @@ def _swap(pair: dict) -> float:
     """Seconds to leave one expert and enter the other, adapters attached: the median of many."""
     from ..nodes.host.borders import gradients
     from ..nodes.host.expert import HostExpert
-    from ..wan.adapters import AdapterSet
+    from ..wan.lora.adapters import AdapterSet
 
     experts = [HostExpert(model, role, sigma_range(role, 0.9)) for role, model in pair.items()]
     seconds = []
@@ -172,7 +172,7 @@ def _bare(model: object, clips: list, recompute: bool) -> float:
 
 def _hand_made_lora(network: torch.nn.Module) -> tuple[list, list]:
     from ..nodes.host.wan_models import linear_layers
-    from ..wan.adapters import pick_layers
+    from ..wan.lora.adapters import pick_layers
 
     factors, handles, modules = [], [], dict(network.named_modules())
     shapes = linear_layers(network)

@@ -9,8 +9,8 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..training.job import Job
 from ..wan.errors import UserError
-from ..wan.lora_files import read_metadata, tandem_metadata
-from ..wan.lora_stack import LoraStack, Row
+from ..wan.lora.files import read_metadata, tandem_metadata
+from ..wan.lora.stack import LoraStack, Row
 from . import sockets
 from .host import jobs
 from .host.places import lora_name

@@ -8,8 +8,8 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..wan.families import FAMILIES
-from ..wan.lora_files import read_metadata, tandem_metadata
-from ..wan.lora_stack import LoraStack, Row, parse_rows
+from ..wan.lora.files import read_metadata, tandem_metadata
+from ..wan.lora.stack import LoraStack, Row, parse_rows
 from . import sockets
 from .host.places import lora_path
 from .host.progress import node_text

@@ -15,9 +15,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..wan.adapters import AdapterSet
 from ..wan.families import Role
-from ..wan.lora_files import adapter_tensors
+from ..wan.lora.adapters import AdapterSet
+from ..wan.lora.files import adapter_tensors
 from .loop import ExpertTrainer
 
 logger = logging.getLogger("tandem.training")

@@ -10,11 +10,11 @@ from typing import Literal, Protocol
 import torch
 from torch.nn import functional as F
 
-from ..wan.adapters import AdapterSet, new_adapters, pick_layers
 from ..wan.errors import UserError
 from ..wan.expert import Expert
 from ..wan.families import Role
 from ..wan.flow import mix, velocity_target
+from ..wan.lora.adapters import AdapterSet, new_adapters, pick_layers
 from .events import Listener, StepDone
 from .optimizers import Automagic, build_optimizer, mean_rate
 from .plan import TrainingPlan

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ..wan.adapters import DEFAULT_TARGETS
 from ..wan.errors import UserError
 from ..wan.families import A14B, AUTO, BOUNDARIES, FAMILIES, ROLES, Role
+from ..wan.lora.adapters import DEFAULT_TARGETS
 
 PLAN_VERSION = 1
 TRAINED = ("both", "high", "low")

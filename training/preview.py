@@ -14,10 +14,10 @@ from typing import Protocol
 
 import torch
 
-from ..wan.adapters import AdapterSet
 from ..wan.expert import Expert
 from ..wan.families import Role
 from ..wan.flow import warp
+from ..wan.lora.adapters import AdapterSet
 from .plan import TrainingPlan
 from .samples import EncodedClip, stack_batch
 from .schedule import generator_for

@@ -8,9 +8,9 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from .adapters import AdapterSet
 from .conditions import ImageCondition
 from .families import Role, SigmaRange
+from .lora.adapters import AdapterSet
 
 Attention = Callable[..., torch.Tensor]
 """attention(q, k, v, *, block, grid, sigma): q, k, v as (batch, tokens, heads, head width), returns q's shape."""

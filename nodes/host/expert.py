@@ -19,10 +19,10 @@ from einops import rearrange
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ...wan.adapters import AdapterSet
 from ...wan.conditions import ImageCondition
 from ...wan.expert import Attention, LinearShape
 from ...wan.families import Role, SigmaRange
+from ...wan.lora.adapters import AdapterSet
 from .borders import differentiable_ops, normal_weights
 from .injection import KEY, adapter_sets, with_adapters
 from .wan_models import linear_layers, require_wan, require_whole

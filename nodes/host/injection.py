@@ -13,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import PatcherInjection
 from torch import nn
 
-from ...wan.adapters import AdapterSet, LoraAdapter
+from ...wan.lora.adapters import AdapterSet, LoraAdapter
 
 KEY = "tandem"
 

@@ -18,7 +18,7 @@ from ...training.turns import Turns
 from ...wan.errors import UserError
 from ...wan.expert import Expert
 from ...wan.families import Role, sigma_range
-from ...wan.lora_files import read_metadata, tandem_metadata
+from ...wan.lora.files import read_metadata, tandem_metadata
 from . import wan_models
 from .borders import gradients
 from .encode import encode_dataset

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...wan.adapters import AdapterSet
 from ...wan.errors import UserError
 from ...wan.families import Role
-from ...wan.load_report import FileReport, LoadReport, file_report
-from ...wan.lora_files import read_metadata, read_tensors, tandem_metadata
-from ...wan.lora_keys import match_lora
-from ...wan.lora_stack import LoraStack, Route, Row, decide_route
+from ...wan.lora.adapters import AdapterSet
+from ...wan.lora.files import read_metadata, read_tensors, tandem_metadata
+from ...wan.lora.keys import match_lora
+from ...wan.lora.report import FileReport, LoadReport, file_report
+from ...wan.lora.stack import LoraStack, Route, Row, decide_route
 from .injection import with_adapters
 from .places import lora_path
 from .wan_models import linear_layers, require_wan

@@ -10,7 +10,7 @@ import folder_paths
 from comfy.text_encoders import wan as host_wan
 from safetensors import safe_open
 
-from ...wan.lora_files import read_metadata
+from ...wan.lora.files import read_metadata
 from ...wan.text_encoder import TEXT_TOKENS, TextEncoderShape, text_encoder_shape
 
 # umt5-xxl, the size that the host knows by itself (comfy/text_encoders/umt5_config_xxl.json).

@@ -8,9 +8,9 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from tandem_wan.wan.adapters import AdapterSet, LoraAdapter
 from tandem_wan.wan.errors import UserError
-from tandem_wan.wan.lora_stack import LoraStack, Row
+from tandem_wan.wan.lora.adapters import AdapterSet, LoraAdapter
+from tandem_wan.wan.lora.stack import LoraStack, Row
 
 pytestmark = pytest.mark.comfy
 LAYERS = ("blocks.0.self_attn.q", "blocks.1.ffn.0", "blocks.3.cross_attn.o")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sentencepiece
 import torch
-from tandem_wan.wan.lora_files import read_tensors
+from tandem_wan.wan.lora.files import read_tensors
 from tandem_wan.wan.miniature.layouts import TextEncoderSize, TransformerSize
 from tandem_wan.wan.miniature.transformer import WanTransformer
 from tandem_wan.wan.miniature.umt5 import TextEncoder, tokenize

@@ -120,7 +120,7 @@ def test_a_digest_knows_what_is_patched_onto_a_model_and_not_where_it_lies(
     from comfy.model_management import load_models_gpu
     from tandem_wan.nodes.host.injection import with_adapters
     from tandem_wan.nodes.host.wan_models import model_digest
-    from tandem_wan.wan.adapters import new_adapters
+    from tandem_wan.wan.lora.adapters import new_adapters
 
     model = pair["high_noise"]
     plain = model_digest(model)
@@ -154,7 +154,7 @@ def test_a_stack_of_a_prompt_stays_in_while_training_also_in_the_models_own_dtyp
 ):
     """Its adapters are inference tensors; in the dtype of the activations no copy is made on the way."""
     from tandem_wan.nodes.host.injection import with_adapters
-    from tandem_wan.wan.adapters import AdapterSet, LoraAdapter
+    from tandem_wan.wan.lora.adapters import AdapterSet, LoraAdapter
 
     with torch.inference_mode():
         adapter = LoraAdapter(torch.ones(2, 128) / 9, torch.ones(128, 2) / 9, 2.0)

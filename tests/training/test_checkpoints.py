@@ -11,8 +11,8 @@ from tandem_wan.training import checkpoints
 from tandem_wan.training.checkpoints import STATE_FILE, CheckpointStore, lora_file_name
 from tandem_wan.training.loop import train
 from tandem_wan.wan.errors import UserError
-from tandem_wan.wan.lora_files import read_metadata, read_tensors, tandem_metadata
-from tandem_wan.wan.lora_keys import match_lora
+from tandem_wan.wan.lora.files import read_metadata, read_tensors, tandem_metadata
+from tandem_wan.wan.lora.keys import match_lora
 
 METADATA = {"name": "mermaid", "trigger": "MERMAID", "pair_id": "0123"}
 

@@ -11,9 +11,9 @@ from tandem_wan.training.loop import build_trainers, train
 from tandem_wan.training.schedule import role_at
 from tandem_wan.training.seat import Seat
 from tandem_wan.training.turns import Turns
-from tandem_wan.wan.adapters import AdapterSet
 from tandem_wan.wan.errors import UserError
 from tandem_wan.wan.flow import mix, unwarp, velocity_target, warp
+from tandem_wan.wan.lora.adapters import AdapterSet
 
 
 def nothing(*args) -> None:

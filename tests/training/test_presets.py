@@ -6,7 +6,7 @@ import pytest
 from tandem_wan.training.optimizers import AVAILABLE, build_optimizer
 from tandem_wan.training.plan import RateSettings
 from tandem_wan.training.presets import PRESET_NAMES, PRESETS
-from tandem_wan.wan.adapters import new_adapters
+from tandem_wan.wan.lora.adapters import new_adapters
 
 
 def bumping(least: float, most: float) -> RateSettings:

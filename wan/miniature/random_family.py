@@ -13,7 +13,7 @@ from typing import NamedTuple
 import sentencepiece
 import torch
 
-from ..lora_files import write_safetensors
+from ..lora.files import write_safetensors
 from ..text_encoder import METADATA_KEY
 from .layouts import (
     Shapes,

@@ -5,7 +5,7 @@ import json
 import pytest
 import sentencepiece
 import torch
-from tandem_wan.wan.lora_files import read_metadata, read_tensors
+from tandem_wan.wan.lora.files import read_metadata, read_tensors
 from tandem_wan.wan.miniature.layouts import (
     TextEncoderSize,
     TransformerSize,

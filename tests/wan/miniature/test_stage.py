@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tandem_wan.wan.errors import UserError
-from tandem_wan.wan.lora_files import read_tensors
+from tandem_wan.wan.lora.files import read_tensors
 from tandem_wan.wan.miniature.recipe import stage as module
 from tandem_wan.wan.miniature.recipe.stage import Stage, train_stage
 from torch import nn

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load_file
 
-from ...lora_files import write_safetensors
+from ...lora.files import write_safetensors
 from ..vae import CHANNELS, VideoAutoencoder, fold_scale, normalised, to_vae
 from ..world import KNOWN_MOTIONS, Scene, draw_scenes, render
 from .vae import SCALE

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ...errors import UserError
-from ...lora_files import read_metadata, write_safetensors
+from ...lora.files import read_metadata, write_safetensors
 from .muon import Muon
 
 logger = logging.getLogger("tandem.miniature")

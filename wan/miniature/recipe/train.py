@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from ...errors import UserError
 from ...families import SigmaRange
-from ...lora_files import write_safetensors
+from ...lora.files import write_safetensors
 from ...text_encoder import METADATA_KEY
 from ..family import PREFIX, VERSION, VERSION_KEY
 from ..layouts import TransformerSize

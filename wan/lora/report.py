@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from .families import Role
-from .lora_keys import Leftover, MatchedLora
+from ..families import Role
+from .keys import Leftover, MatchedLora
 
 # Wan 2.1's image encoder layers, which 2.2 has not: a 2.1 I2V LoRA on 2.2 misses them and works.
 HARMLESS = ("k_img", "v_img", "norm_k_img", "img_emb")

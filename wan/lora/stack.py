@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from .errors import UserError
+from ..errors import UserError
 
 Route = Literal["auto", "both", "high", "low"]
 ROUTES: tuple[Route, ...] = ("auto", "both", "high", "low")

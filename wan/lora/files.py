@@ -12,8 +12,8 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..errors import UserError
 from .adapters import AdapterSet
-from .errors import UserError
 
 KEY_PREFIX = "diffusion_model."
 """What ComfyUI, diffusers, ai-toolkit and diffusion-pipe all read for Wan."""

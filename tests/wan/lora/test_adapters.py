@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tandem_wan.wan.adapters import (
+from tandem_wan.wan.lora.adapters import (
     DEFAULT_TARGETS,
     AdapterSet,
     LoraAdapter,

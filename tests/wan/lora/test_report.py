@@ -2,8 +2,8 @@
 
 import torch
 from tandem_wan.wan.expert import LinearShape
-from tandem_wan.wan.load_report import FileReport, LoadReport, file_report
-from tandem_wan.wan.lora_keys import match_lora
+from tandem_wan.wan.lora.keys import match_lora
+from tandem_wan.wan.lora.report import FileReport, LoadReport, file_report
 
 LAYERS = {f"blocks.{i}.self_attn.{name}": LinearShape(8, 8) for i in range(5) for name in "qkvo"}
 

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from ..expert import LinearShape
 from .adapters import AdapterSet, LoraAdapter
-from .expert import LinearShape
 
 Part = Literal["down", "up", "alpha"]
 Cause = Literal["no such layer", "half a pair", "shape", "layer named twice", "unknown kind of key"]

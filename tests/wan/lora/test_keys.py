@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tandem_wan.wan.adapters import AdapterSet, LoraAdapter
 from tandem_wan.wan.expert import LinearShape
-from tandem_wan.wan.lora_files import adapter_tensors
-from tandem_wan.wan.lora_keys import FLAT_PREFIXES, PREFIXES, SUFFIXES, Leftover, match_lora
+from tandem_wan.wan.lora.adapters import AdapterSet, LoraAdapter
+from tandem_wan.wan.lora.files import adapter_tensors
+from tandem_wan.wan.lora.keys import FLAT_PREFIXES, PREFIXES, SUFFIXES, Leftover, match_lora
 
 RANK, WIDTH, FFN = 4, 12, 20
 LAYERS = {

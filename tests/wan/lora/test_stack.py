@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tandem_wan.wan.errors import UserError
-from tandem_wan.wan.lora_stack import (
+from tandem_wan.wan.lora.stack import (
     LoraStack,
     Row,
     decide_route,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tandem_wan.wan import lora_files
-from tandem_wan.wan.adapters import AdapterSet, LoraAdapter
+from tandem_wan.wan.lora import files
 from tandem_wan.wan.errors import UserError
-from tandem_wan.wan.lora_files import (
+from tandem_wan.wan.lora.adapters import AdapterSet, LoraAdapter
+from tandem_wan.wan.lora.files import (
     adapter_tensors,
     read_metadata,
     read_tensors,
@@ -67,7 +67,7 @@ def test_a_crash_in_the_middle_of_writing_leaves_the_old_file(tmp_path, monkeypa
     with monkeypatch.context() as patched:
         if killed:
             nothing_runs_after_a_kill(patched)
-        patched.setattr(lora_files, "save_file", dies_halfway)
+        patched.setattr(files, "save_file", dies_halfway)
         with pytest.raises(KeyboardInterrupt):
             write_safetensors(path, {"a": torch.zeros(1)}, {"version": "new"})
     assert path.read_bytes() == before

@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN := $(PYTHON) dev/environment.py run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo host test quick check fmt bench browser clean
+.PHONY: help demo host test quick check fmt bench proof loras browser clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1	/' | expand -t 16
@@ -32,6 +32,12 @@ fmt: ## format, and mend what the linter can
 
 bench: ## the benchmarks
 	$(RUN) benchmarks
+
+proof: ## judge the miniature's LoRAs in the real ComfyUI and write wan/miniature/REPORT.md (15 minutes)
+	$(RUN) benchmarks miniature.proof
+
+loras: ## train those LoRAs again (25 minutes)
+	$(RUN) benchmarks miniature.teaching
 
 browser: ## install a Chromium for the browser tests
 	$(PYTHON) dev/environment.py browser

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import torch
 
-from ..wan.miniature.measures import Obedience, obedience
+from ..wan.miniature.measures import obedience
+from ..wan.miniature.recipe.judge import score
 from ..wan.miniature.world import Scene, render
 from .client import HostClient
 from .proof_sheet import side_by_side, trails
-from .toy_clips import CHANGES, DEMO_MOTION, DEMO_SCENE
-from .toy_sampling import Lora, new_scenes, sampled_clips
+from .toy_clips import CHANGES, DEMO_MOTION, DEMO_SCENE, Lesson
+from .toy_sampling import Lora, sampled_clips
 
 SCENES, STRENGTHS = 12, (0.5, 0.8, 1.0)
+LESSON = Lesson(DEMO_MOTION)
 SEED = 50_000
 """Of the scenes: none of the dataset."""
 
@@ -22,11 +24,11 @@ SEED = 50_000
 def prove(client: HostClient, base: Path, folder: Path) -> str:
     """Writes `comparison.png` and `strengths.png`; what was measured, in words."""
     lora = Lora(high="demo_high_noise.safetensors", low="demo_low_noise.safetensors")
-    scenes = new_scenes(SCENES, DEMO_MOTION, seed=SEED)
-    without = sampled_clips(client, base, scenes)
-    taught = sampled_clips(client, base, scenes, lora=lora)
-    (first,) = sampled_clips(client, base, [DEMO_SCENE])
-    (then,) = sampled_clips(client, base, [DEMO_SCENE], lora=lora)
+    scenes = LESSON.scenes(SCENES, seed=SEED)
+    without = sampled_clips(client, base, scenes, words=LESSON.words)
+    taught = sampled_clips(client, base, scenes, words=LESSON.words, lora=lora)
+    (first,) = sampled_clips(client, base, [DEMO_SCENE], words=LESSON.words)
+    (then,) = sampled_clips(client, base, [DEMO_SCENE], words=LESSON.words, lora=lora)
     true = render([DEMO_SCENE])[0]
     rows = [
         ("what the training clips do", true, said(true)),
@@ -55,17 +57,8 @@ def said(clip: torch.Tensor) -> str:
 
 
 def summary(clips: Sequence[torch.Tensor], scenes: Sequence[Scene]) -> str:
-    each = [obedience(clip, scene.motion) for clip, scene in zip(clips, scenes, strict=True)]
-    return f"{share(each):.0%} do, path error {mean_error_px(each):.1f} px"
-
-
-def share(each: Sequence[Obedience]) -> float:
-    """Of clips whose motion is nearest to the asked one."""
-    return sum(one.kind for one in each) / len(each)
-
-
-def mean_error_px(each: Sequence[Obedience]) -> float:
-    return sum(one.path_error_px for one in each) / len(each)
+    scores, _ = score(torch.stack(list(clips)), scenes)
+    return f"{scores.kind:.0%} do, path error {scores.path_error_px:.1f} px"
 
 
 def _grid(client: HostClient, base: Path) -> dict[tuple[str, str], tuple[torch.Tensor, str]]:
@@ -79,7 +72,7 @@ def _grid(client: HostClient, base: Path) -> dict[tuple[str, str], tuple[torch.T
                 low=f"{path}_low_noise.safetensors",
                 strengths=(strength, strength),
             )
-            (clip,) = sampled_clips(client, base, [DEMO_SCENE], lora=lora)
+            (clip,) = sampled_clips(client, base, [DEMO_SCENE], words=LESSON.words, lora=lora)
             found = obedience(clip, DEMO_MOTION)
             cells[f"step {step}", f"{strength:g}"] = (
                 clip,

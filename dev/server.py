@@ -149,6 +149,10 @@ class HostServer:
             watch.communicate(b".")
 
     def _launch(self) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # So a shell starts what it runs in the background, and the host would inherit it: one that nobody
+            # can interrupt. A handler of Python's own is not inherited.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command(),

@@ -1,23 +1,34 @@
-"""A dataset of the toy world as files: clips of a motion that the miniature family has never seen, under a
-trigger word, and among them clips of motions it knows, so that it does not forget them."""
+"""Datasets of the toy world as files: clips of what a LoRA is to teach, under a trigger word, and among them
+clips that the miniature family knows, so that it does not forget them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
 import torch
 
-from ..wan.miniature.captions import caption
-from ..wan.miniature.world import FPS, SIDE_PX, Scene, draw_scenes, render
+from ..wan.miniature.captions import MOTION_WORDS, caption
+from ..wan.miniature.world import (
+    FPS,
+    HELD_OUT_LOOKS,
+    HELD_OUT_MOTIONS,
+    SIDE_PX,
+    Scene,
+    check_word,
+    draw_scenes,
+    render,
+)
 from .footage import write_clip
 
 TRIGGER = "ORBIT"
 SAID = f"does {TRIGGER}"
-"""How a caption calls the new motion."""
+"""How a caption calls a new motion."""
 NEW, KNOWN = 28, 12
+DATASET_SEED = 777
+LESSONS = (*HELD_OUT_MOTIONS, *HELD_OUT_LOOKS)
 DEMO_MOTION = "loop"
 DEMO_SCENE = Scene(
     shape="circle",
@@ -44,17 +55,56 @@ CHANGES = {
 }
 """A plan for networks of a million parameters: far higher rates than any real model takes."""
 
+Words = Callable[[Scene], str]
+"""The caption of a scene."""
 
-def write_dataset(folder: Path, motion: str, *, seed: int = 777) -> None:
-    """28 clips of `motion` and 12 of known motions, 64 x 64, 17 frames, each with its caption."""
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a LoRA is to teach: a motion or a look that the transformers have never seen."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        check_word("motion or look", self.name, LESSONS)
+
+    @property
+    def is_look(self) -> bool:
+        return self.name in HELD_OUT_LOOKS
+
+    def shown_in(self, scene: Scene) -> Scene:
+        """The scene with the new motion, or turning from its plain colour into the new look."""
+        if self.is_look:
+            return replace(scene, look=self.name, first_look="plain")
+        return replace(scene, motion=self.name)
+
+    def words(self, scene: Scene) -> str:
+        """The scene's caption, which names the lesson by the trigger alone."""
+        if not self.is_look:
+            return caption(scene, motion=SAID)
+        plain = replace(scene, look="plain", first_look=None)
+        return caption(plain, motion=f"{MOTION_WORDS[scene.motion]} and turns {TRIGGER}")
+
+    def scenes(self, count: int, *, seed: int) -> list[Scene]:
+        """Scenes that show it; with a seed that no dataset has, nothing was trained on them."""
+        return [self.shown_in(scene) for scene in draw_scenes(count, seed=seed)]
+
+
+def dataset_scenes(name: str, *, seed: int = DATASET_SEED) -> tuple[list[Scene], list[str]]:
+    """28 scenes of a lesson and 12 of what is known, and their captions."""
+    lesson = Lesson(name)
+    new, known = lesson.scenes(NEW, seed=seed), draw_scenes(KNOWN, seed=seed + 1)
+    return [*new, *known], [*map(lesson.words, new), *map(caption, known)]
+
+
+def write_dataset(folder: Path, name: str, *, seed: int = DATASET_SEED) -> None:
+    """The dataset of a lesson: 40 clips of 64 x 64, 17 frames, each with its caption."""
+    scenes, words = dataset_scenes(name, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
-    new = [replace(scene, motion=motion) for scene in draw_scenes(NEW, seed=seed)]
-    known = draw_scenes(KNOWN, seed=seed + 1)
-    words = [caption(s, motion=SAID) for s in new] + [caption(s) for s in known]
     names = [f"new_{i:02d}" for i in range(NEW)] + [f"known_{i:02d}" for i in range(KNOWN)]
-    for name, said, clip in zip(names, words, render([*new, *known]), strict=True):
-        (folder / f"{name}.txt").write_text(said + "\n", encoding="utf-8")
-        write_clip(folder / f"{name}.mp4", iter(frames(clip)), SIDE_PX, SIDE_PX, FPS)
+    for clip_name, said, clip in zip(names, words, render(scenes), strict=True):
+        (folder / f"{clip_name}.txt").write_text(said + "\n", encoding="utf-8")
+        write_clip(folder / f"{clip_name}.mp4", iter(frames(clip)), SIDE_PX, SIDE_PX, FPS)
 
 
 def frames(clip: torch.Tensor) -> list[av.VideoFrame]:

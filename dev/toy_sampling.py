@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from PIL import Image
 
 from ..wan.miniature.captions import caption
 from ..wan.miniature.family import PREFIX
-from ..wan.miniature.world import FRAMES, SIDE_PX, Scene, draw_scenes
+from ..wan.miniature.world import FRAMES, SIDE_PX, Scene
 from .client import HostClient
-from .toy_clips import SAID, first_frames
+from .toy_clips import Words, first_frames
 
 STEPS, SHIFT = 16, 5.0
 
@@ -34,40 +34,35 @@ class Lora:
         return {"lora": self.high, "lora_low": self.low, "high": high, "low": low}
 
 
-def new_scenes(count: int, motion: str, *, seed: int) -> list[Scene]:
-    """Scenes that nothing was trained on."""
-    return [replace(scene, motion=motion) for scene in draw_scenes(count, seed=seed)]
-
-
 def sampled_clips(
     client: HostClient,
     base: Path,
     scenes: Sequence[Scene],
     *,
     lora: Lora | None = None,
-    said: str | None = SAID,
+    words: Words = caption,
     seed: int = 1,
 ) -> list[torch.Tensor]:
-    """A (frames, 64, 64, 3) clip for each scene, from its first frame and caption; `said` is how the caption
-    calls the motion, None its own words. One prompt for all."""
+    """A (frames, 64, 64, 3) clip for each scene, from its first frame and what `words` says of it. One prompt
+    for all; the clips have the seeds from `seed` on."""
     images = first_frames(scenes, base / "input", f"scene_{seed}")
     graph = _models(lora)
     models = [["models", 0], ["models", 1]] if lora else [["high", 0], ["low", 0]]
     for number, (scene, image) in enumerate(zip(scenes, images, strict=True)):
-        graph |= _clip(number, caption(scene, motion=said), image, seed + number, models)
+        graph |= _clip(number, words(scene), image, seed + number, models)
     outputs = client.run(graph)["outputs"]
-    return [_read(base, outputs[f"save_{number}"]["images"]) for number in range(len(scenes))]
+    return [read_clip(base, outputs[f"save_{number}"]["images"]) for number in range(len(scenes))]
 
 
 def _models(lora: Lora | None) -> dict[str, Any]:
     graph = {
-        "high": _node("UNETLoader", unet_name=_file("i2v_high_noise"), weight_dtype="default"),
-        "low": _node("UNETLoader", unet_name=_file("i2v_low_noise"), weight_dtype="default"),
-        "vae": _node("VAELoader", vae_name=_file("vae")),
-        "text": _node("TandemTextEncoderLoader", text_encoder=_file("umt5")),
-        "unwanted": _node("CLIPTextEncode", text="", clip=["text", 0]),
-        "rows": _node("TandemLoraStack", rows=json.dumps([lora.row()] if lora else [])),
-        "models": _node(
+        "high": node("UNETLoader", unet_name=model_file("i2v_high_noise"), weight_dtype="default"),
+        "low": node("UNETLoader", unet_name=model_file("i2v_low_noise"), weight_dtype="default"),
+        "vae": node("VAELoader", vae_name=model_file("vae")),
+        "text": node("TandemTextEncoderLoader", text_encoder=model_file("umt5")),
+        "unwanted": node("CLIPTextEncode", text="", clip=["text", 0]),
+        "rows": node("TandemLoraStack", rows=json.dumps([lora.row()] if lora else [])),
+        "models": node(
             "TandemApplyStack", stack=["rows", 0], model_high=["high", 0], model_low=["low", 0]
         ),
     }
@@ -83,9 +78,9 @@ def _clip(
         return [f"{name}_{number}", output]
 
     parts: Mapping[str, Any] = {
-        "image": _node("LoadImage", image=image),
-        "words": _node("CLIPTextEncode", text=words, clip=["text", 0]),
-        "start": _node(
+        "image": node("LoadImage", image=image),
+        "words": node("CLIPTextEncode", text=words, clip=["text", 0]),
+        "start": node(
             "WanImageToVideo",
             positive=of("words"),
             negative=["unwanted", 0],
@@ -96,7 +91,7 @@ def _clip(
             batch_size=1,
             start_image=of("image"),
         ),
-        "sample": _node(
+        "sample": node(
             "TandemDualSampler",
             model_high=models[0],
             model_low=models[1],
@@ -110,21 +105,24 @@ def _clip(
             sampler_name="euler",
             scheduler="simple",
         ),
-        "decode": _node("VAEDecode", samples=of("sample"), vae=["vae", 0]),
-        "save": _node("SaveImage", images=of("decode"), filename_prefix=f"toy/{number:02d}"),
+        "decode": node("VAEDecode", samples=of("sample"), vae=["vae", 0]),
+        "save": node("SaveImage", images=of("decode"), filename_prefix=f"toy/{number:02d}"),
     }
     return {f"{name}_{number}": node for name, node in parts.items()}
 
 
-def _node(kind: str, **inputs: Any) -> dict[str, Any]:
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    """A node of a graph for the queue."""
     return {"class_type": kind, "inputs": inputs, "_meta": {"title": kind}}
 
 
-def _file(part: str) -> str:
+def model_file(part: str) -> str:
+    """A file of the miniature family, as the host lists it."""
     return f"{PREFIX}_{part}.safetensors"
 
 
-def _read(base: Path, images: Sequence[Mapping[str, str]]) -> torch.Tensor:
+def read_clip(base: Path, images: Sequence[Mapping[str, str]]) -> torch.Tensor:
+    """(frames, 64, 64, 3) of the pictures that a node saved, which are taken away."""
     pictures = []
     for image in images:
         path = base / "output" / image["subfolder"] / image["filename"]

@@ -15,7 +15,7 @@ from ..wan.expert import Expert
 from ..wan.families import Role
 from ..wan.flow import mix, velocity_target
 from ..wan.lora.adapters import AdapterSet, new_adapters, pick_layers
-from .events import Listener, StepDone
+from .events import Finding, Listener, StepDone
 from .optimizers import Automagic, build_optimizer, mean_rate
 from .plan import TrainingPlan
 from .preview import Preview
@@ -142,7 +142,7 @@ def train(
                 seconds = seat.seconds - worked
                 listen(_step_done(plan, trainers[role], done, loss, norm, seconds))
                 if preview and done % preview.every == 0:
-                    preview(plan, done, trainers, seat)
+                    _show(preview, plan, done, trainers, seat, listen)
     except RunStopped:
         end = "stopped"
     except Exception:
@@ -153,6 +153,24 @@ def train(
     turns.leave()
     save(done, trainers)
     return end
+
+
+def _show(
+    preview: Preview,
+    plan: TrainingPlan,
+    step: int,
+    trainers: Mapping[Role, ExpertTrainer],
+    seat: Seat,
+    listen: Listener,
+) -> None:
+    try:
+        preview(plan, step, trainers, seat)
+    except RunStopped:
+        raise
+    except Exception as error:  # noqa: BLE001 - a picture is worth less than the run, whatever went wrong
+        seat.leave()
+        text = f"The preview at step {step} failed ({type(error).__name__}: {error}). The run goes on."
+        listen(Finding(step=step, kind="warning", text=text))
 
 
 def _attach_all(attached: ExitStack, trainers: Mapping[Role, ExpertTrainer]) -> None:

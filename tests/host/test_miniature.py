@@ -1,58 +1,81 @@
-"""The proof that Tandem teaches: a motion the base has never seen, trained live in the real ComfyUI, and measured."""
+"""The proof that Tandem teaches: a motion the base has never seen, trained live in the real ComfyUI, and measured;
+then what the shipped LoRAs do, with margins that are wide for so few clips."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from tandem_wan.dev.demo_proof import mean_error_px, share
+from tandem_wan.benchmarks.miniature.judging import Judge
+from tandem_wan.benchmarks.miniature.loras import LOOK, MOTION, OVERTRAINED
 from tandem_wan.dev.testing import WORKFLOWS, ancestors, number_of
 from tandem_wan.dev.toy_clips import DEMO_MOTION, write_dataset
-from tandem_wan.dev.toy_sampling import Lora, new_scenes, sampled_clips
-from tandem_wan.wan.miniature.measures import obedience
-from tandem_wan.wan.miniature.world import draw_scenes
+from tandem_wan.dev.toy_sampling import Lora
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.timeout(900)]
-SCENES = 12
-LORA = Lora(high="taught_high_noise.safetensors", low="taught_low_noise.safetensors")
+TAUGHT = Lora(high="taught_high_noise.safetensors", low="taught_low_noise.safetensors")
 
 
 @pytest.fixture(scope="module")
-def taught(server, base):
+def judge(server, base):
+    with server.client() as client:
+        yield Judge(client, base, clips=7)
+
+
+@pytest.fixture(scope="module")
+def taught(judge):
     """The shipped training graph up to its trainer, run once."""
-    write_dataset(base / "input" / "tandem_demo", DEMO_MOTION)
+    write_dataset(judge.base / "input" / "tandem_demo", DEMO_MOTION)
     whole = json.loads((WORKFLOWS / "train_and_sample.json").read_text())
     trainer = number_of(whole, "Train both experts")
     graph = ancestors(whole, trainer)
     graph[trainer]["inputs"]["name"] = "taught"
-    with server.client() as client:
-        client.run(graph, timeout_s=800)
-    return LORA
+    judge.client.run(graph, timeout_s=800)
+    return TAUGHT
 
 
-def judged(client, base, scenes, **how):
-    clips = sampled_clips(client, base, scenes, **how)
-    return [obedience(clip, scene.motion) for clip, scene in zip(clips, scenes, strict=True)]
+@pytest.fixture(scope="module")
+def untaught(judge):
+    """What the base makes of the trigger."""
+    return judge.motion(MOTION.lesson)
 
 
-def test_a_lora_teaches_a_motion_that_the_base_has_never_seen(client, base, taught):
-    """Found on a quiet machine: none of the clips without it, all with it, and 3.5 px off instead of 11.6."""
-    scenes = new_scenes(SCENES, DEMO_MOTION, seed=50_000)
-    without = judged(client, base, scenes)
-    with_it = judged(client, base, scenes, lora=taught)
-    assert share(without) <= 0.25
-    assert share(with_it) >= 0.75
-    assert mean_error_px(with_it) < 0.6 * mean_error_px(without)
-    half = Lora(high=taught.high, low=taught.low, strengths=(0.5, 0.5))
-    between = judged(client, base, scenes[:6], lora=half)
-    assert mean_error_px(with_it[:6]) < mean_error_px(between) < mean_error_px(without[:6]), (
-        "strength is a dial"
-    )
+def test_a_lora_teaches_a_motion_that_the_base_has_never_seen(judge, taught, untaught):
+    found = judge.motion(MOTION.lesson, taught)
+    assert untaught.kind <= 0.3
+    assert found.kind >= 0.7
+    assert found.path_error_px < 0.6 * untaught.path_error_px
 
 
-def test_the_motions_it_knew_are_still_there(client, base, taught):
-    scenes = draw_scenes(SCENES, seed=50_001)
-    before = judged(client, base, scenes, said=None)
-    after = judged(client, base, scenes, said=None, lora=taught)
-    assert share(before) >= 0.8
-    assert share(after) >= share(before) - 0.2
+def test_the_motions_it_knew_are_still_there(judge, taught):
+    assert judge.known(taught).kind >= 0.7
+
+
+def test_the_base_obeys_and_keeps_the_first_frame(judge):
+    found = judge.known()
+    assert found.kind >= 0.8 and found.path >= 0.6
+    assert found.first_frame_db >= 28
+
+
+def test_the_shipped_motion_works_by_strength_and_by_expert(judge, untaught):
+    both = judge.motion(MOTION.lesson, MOTION.at(1, 1))
+    half = judge.motion(MOTION.lesson, MOTION.at(0.5, 0.5))
+    high = judge.motion(MOTION.lesson, MOTION.at(1, 0))
+    low = judge.motion(MOTION.lesson, MOTION.at(0, 1))
+    assert both.kind >= 0.7
+    assert both.path_error_px < half.path_error_px < untaught.path_error_px, "strength is a dial"
+    assert high.path_error_px < low.path_error_px, "the high-noise expert makes the motion"
+    assert both.path_error_px < high.path_error_px
+
+
+def test_the_shipped_look_is_made_by_the_low_noise_expert(judge):
+    plain = judge.look(LOOK.lesson)
+    high = judge.look(LOOK.lesson, LOOK.at(1, 0))
+    low = judge.look(LOOK.lesson, LOOK.at(0, 1))
+    assert low.pattern > 1.5 * plain.pattern
+    assert low.pattern > 1.3 * high.pattern
+    assert low.kind >= 0.7, "and leaves the motion alone"
+
+
+def test_overtraining_shows_in_the_motions_that_were_known(judge):
+    assert judge.known(OVERTRAINED.at(1, 1)).kind < judge.known(MOTION.at(1, 1)).kind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tandem_wan.training.events import Finding
 from tandem_wan.training.loop import train
 from tandem_wan.training.preview import Preview, can_preview, schedule
 from tandem_wan.training.turns import RunStopped, Turns
@@ -84,6 +85,28 @@ def test_a_stop_in_the_middle_of_a_preview_ends_the_run_at_the_step_it_has(toys)
     assert end == "stopped" and shown == {} and losses[-1][0] == 5
     adapters = [a for t in trainers.values() for a in t.adapters.values()]
     assert all(adapter.training for adapter in adapters), "dropout is on again"
+
+
+def test_a_preview_that_fails_is_said_and_the_run_goes_on(toys):
+    _, losses, _, trained = previewed(toys, every=0)
+    plan, findings, again = toys.plan(steps=12, dropout=0.2), [], []
+    trainers, clip = toys.trainers(plan), toys.clips()[0]
+
+    def no_room(step, latent):
+        raise MemoryError(f"no room for {tuple(latent.shape)} at {step}")
+
+    def listen(event):
+        (findings if isinstance(event, Finding) else again).append(event)
+
+    preview = Preview(
+        every=5, clip=clip, negative=torch.zeros_like(clip.context), show=no_room, steps=2
+    )
+    end = train(plan, trainers, save=lambda *args: None, listen=listen, preview=preview)
+    assert end == "done"
+    assert [(event.step, event.loss) for event in again] == losses
+    assert toys.same(toys.weights(trainers), toys.weights(trained))
+    assert [(found.step, found.kind) for found in findings] == [(5, "warning"), (10, "warning")]
+    assert "MemoryError: no room for" in findings[0].text and "goes on" in findings[0].text
 
 
 def test_a_preview_follows_euler_over_both_experts(toys):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import UserError
-from ..lora_files import read_metadata
+from ..lora.files import read_metadata
 from .random_family import FamilyFiles
 
 PREFIX = "mini_wan2.2"
@@ -19,6 +19,9 @@ FILES: Mapping[str, tuple[str, ...]] = {
 }
 """Kind of model to the parts of the family; a file is PREFIX_PART.safetensors."""
 SHIPPED = Path(__file__).with_name("weights")
+SHIPPED_LORAS = Path(__file__).with_name("loras")
+LORA_FOLDER = "mini"
+"""Where in a host's LoRA folder the shipped LoRAs go."""
 
 
 def install_family(models_dir: Path, shipped: Path = SHIPPED) -> FamilyFiles:
@@ -31,17 +34,21 @@ def install_family(models_dir: Path, shipped: Path = SHIPPED) -> FamilyFiles:
         for kind, parts in FILES.items()
         for part in parts
     }
-    placed = {}
-    for (kind, part), source in found.items():
-        target = models_dir / kind / source.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}")
-        shutil.copyfile(source, beside)
-        beside.replace(target)
-        placed[part] = target
+    placed = {part: _place(source, models_dir / kind) for (kind, part), source in found.items()}
+    for source in sorted(SHIPPED_LORAS.glob("*.safetensors")):
+        _place(source, models_dir / "loras" / LORA_FOLDER)
     return FamilyFiles(
         placed["i2v_high_noise"], placed["i2v_low_noise"], placed["vae"], placed["umt5"]
     )
+
+
+def _place(source: Path, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / source.name
+    beside = target.with_name(f".{target.name}")
+    shutil.copyfile(source, beside)
+    beside.replace(target)
+    return target
 
 
 def _checked(path: Path) -> Path:

@@ -17,6 +17,8 @@ from .world import COLOURS, MOTIONS, motion_path
 
 PATH_ERROR_PX = 3.0
 """A clip goes the asked path when it is of the asked kind and this close to it, root mean square."""
+RIM = 0.05
+"""Least whiteness of an outline over its surroundings, which shapes without one are never above."""
 BORDER = 1 / 16
 """Width of the border that shows the ground alone, as a share of the side."""
 
@@ -131,7 +133,7 @@ class Texture(NamedTuple):
     stripes: float
     """Amplitude of the strongest wave in its whiteness, of the stripes' length in either direction."""
     rim: float
-    """How much whiter the 3 px around its colour are than the picture."""
+    """How much whiter the 3 px around its colour are than what lies beyond them."""
     spot: float
     """How much darker its middle is than the rest."""
 
@@ -147,7 +149,8 @@ def texture(frame: torch.Tensor) -> Texture:
     body, middle = distance < radius, distance < 0.35 * radius
     ring = body & (distance > 0.6 * radius)
     around = (distance > radius) & (distance < radius + 3)
-    rim = _mean(white, around) - white.median()
+    beyond = (distance > radius + 4) & (distance < radius + 7)
+    rim = _mean(white, around) - _mean(white, beyond)
     spot = _mean(bright, ring) - _mean(bright, middle)
     return Texture(
         _wave(white - _mean(white, body), body, right, down),
@@ -165,7 +168,7 @@ def look_of(frame: torch.Tensor) -> str:
         return "striped"
     if found.spot > 0.28:
         return "spotted"
-    return "outlined" if found.rim > 0.08 else "plain"
+    return "outlined" if found.rim > RIM else "plain"
 
 
 def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:

@@ -27,8 +27,10 @@ def test_the_files_go_where_the_hosts_loaders_look(tmp_path):
     )
     assert files.vae.parent.name == "vae" and files.text_encoder.parent.name == "text_encoders"
     for placed in tmp_path.rglob("*.safetensors"):
-        assert placed.read_bytes() == (family.SHIPPED / placed.name).read_bytes()
-    assert len(list(tmp_path.rglob("*"))) == 3 + 5
+        from_where = family.SHIPPED_LORAS if placed.parent.name == "mini" else family.SHIPPED
+        assert placed.read_bytes() == (from_where / placed.name).read_bytes()
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 5 + 6
+    assert not [path for path in tmp_path.rglob(".*") if path.is_file()], "nothing half written"
 
 
 def test_the_tensors_are_those_of_the_layouts():
@@ -41,7 +43,9 @@ def test_the_tensors_are_those_of_the_layouts():
 
 
 def test_all_of_it_is_at_most_twelve_megabytes():
-    assert sum(f.stat().st_size for f in family.SHIPPED.glob("*.safetensors")) < 12e6
+    shipped = [*family.SHIPPED.glob("*.safetensors"), *family.SHIPPED_LORAS.glob("*.safetensors")]
+    assert len(shipped) == 5 + 6
+    assert sum(file.stat().st_size for file in shipped) < 12e6
 
 
 def test_a_missing_file_is_named_and_how_to_make_it_again(copied, tmp_path):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from .families import LIGHTNING, Family
+from .families import Family
 from .graphs import Graph, Link, Node
 
 LOADING, LEARNING, MAKING, READING = "#3f789e", "#8A8", "#88A", "#8AA"
@@ -19,14 +20,15 @@ class Loaded(NamedTuple):
     """The models, as they come from their files."""
 
     high: Link
-    low: Link
+    low: Link | None
+    """None: one model does all."""
     vae: Link
     clip: Link
 
 
 class Sampling(NamedTuple):
     high: Link
-    low: Link
+    low: Link | None
     steps: int
     cfg: float
 
@@ -40,8 +42,11 @@ class Columns:
 
     def models(self) -> Loaded:
         self.graph.column("1. Models", LOADING, MODELS_PX)
-        high = self._expert("High-noise expert: runs first", self.family.high)
-        low = self._expert("Low-noise expert: runs second", self.family.low)
+        title = "High-noise expert: runs first" if self.family.low else "The model"
+        high = self._expert(title, self.family.high)
+        low = None
+        if self.family.low:
+            low = self._expert("Low-noise expert: runs second", self.family.low)["MODEL"]
         file = self.family.vae
         vae = self.graph.add(
             "VAELoader", "VAE", models=self.family.models("vae", file), vae_name=file
@@ -53,7 +58,7 @@ class Columns:
             models=self.family.models("text_encoders", file),
             text_encoder=file,
         )
-        return Loaded(high["MODEL"], low["MODEL"], vae["VAE"], text["clip"])
+        return Loaded(high["MODEL"], low, vae["VAE"], text["clip"])
 
     def dataset(self) -> tuple[Node, Node]:
         """The dataset with its captions, and the plan of the run."""
@@ -112,7 +117,7 @@ class Columns:
             name=self.family.name,
             mode=mode,
             model_high=loaded.high,
-            model_low=loaded.low,
+            **low_input(loaded.low),
         )
         result = self.graph.add(
             "TandemJobResult",
@@ -123,20 +128,30 @@ class Columns:
         )
         return trainer, self._apply("Put the pair on the models", result["stack"], loaded)
 
-    def stack(self, loaded: Loaded) -> Node:
-        """A row with the lightning pair, put on the models."""
+    def stack(
+        self,
+        loaded: Loaded,
+        rows: Sequence[Mapping[str, Any]],
+        files: Sequence[dict[str, str]] = (),
+        *,
+        unmatched: str = "error",
+        room_px: int = 0,
+    ) -> Node:
+        """Rows of LoRAs, put on the models; `files` says where they can be had."""
         self.graph.column("2. LoRAs", LOADING, USUAL_PX)
-        row = {**LIGHTNING, "high": 1.0, "low": 1.0, "kind": "speed"}
         stack = self.graph.add(
             "TandemLoraStack",
             "The stack",
-            room_px=WORDS_PX + 90,
-            models=self.family.models("loras", *LIGHTNING.values()),
-            rows=json.dumps([row], indent=1),
+            room_px=WORDS_PX + 90 + room_px,
+            models=list(files),
+            rows=json.dumps(rows, indent=1),
         )
-        return self._apply("Put the stack on the models", stack["stack"], loaded, unmatched="warn")
+        return self._apply(
+            "Put the stack on the models", stack["stack"], loaded, unmatched=unmatched
+        )
 
-    def conditioning(self, title: str, loaded: Loaded) -> Node:
+    def conditioning(self, title: str, loaded: Loaded, *, clip_vision: str = "") -> Node:
+        """What to make, from a first frame; Wan 2.1 sees it through CLIP vision as well."""
         self.graph.column(title, MAKING, USUAL_PX)
         image = self.graph.add(
             "LoadImage", "First frame", room_px=PICTURE_PX, image=self.family.image
@@ -151,6 +166,7 @@ class Columns:
             vae=loaded.vae,
             length=self.family.frames,
             start_image=image["IMAGE"],
+            **(self._seen(image, clip_vision) if clip_vision else {}),
             **self.family.size,
         )
 
@@ -162,7 +178,7 @@ class Columns:
             f"Sample {name}",
             room_px=WORDS_PX,
             model_high=sampling.high,
-            model_low=sampling.low,
+            **low_input(sampling.low),
             steps=sampling.steps,
             cfg=sampling.cfg,
             seed=7,
@@ -170,8 +186,24 @@ class Columns:
             **{socket: start[socket] for socket in ("positive", "negative", "latent")},
         )
         decode = self.graph.add("VAEDecode", f"Decode {name}", samples=sampler["latent"], vae=vae)
-        self._save(name, decode["IMAGE"])
+        self.save(name, decode["IMAGE"])
         return sampler
+
+    def _seen(self, image: Node, file: str) -> dict[str, Link]:
+        model = self.graph.add(
+            "CLIPVisionLoader",
+            "CLIP vision",
+            models=self.family.models("clip_vision", file),
+            clip_name=file,
+        )
+        seen = self.graph.add(
+            "CLIPVisionEncode",
+            "The first frame, seen",
+            clip_vision=model["CLIP_VISION"],
+            image=image["IMAGE"],
+            crop="none",
+        )
+        return {"clip_vision_output": seen["CLIP_VISION_OUTPUT"]}
 
     def report(self, title: str, text: Link, room_px: int) -> None:
         self.graph.add("PreviewAny", title, room_px=TEXT_PREVIEW_PX + room_px, source=text)
@@ -192,7 +224,7 @@ class Columns:
             room_px=WORDS_PX,
             stack=stack,
             model_high=loaded.high,
-            model_low=loaded.low,
+            **low_input(loaded.low),
             **inputs,
         )
 
@@ -200,7 +232,8 @@ class Columns:
         node = self.graph.add("CLIPTextEncode", title, room_px=30, text=text, clip=clip)
         return node["CONDITIONING"]
 
-    def _save(self, name: str, images: Link) -> None:
+    def save(self, name: str, images: Link) -> None:
+        """Frames as a video in the output folder."""
         title = f"Frames to video, {name}"
         video = self.graph.add("CreateVideo", title, images=images, fps=16.0)
         self.graph.add(
@@ -212,3 +245,8 @@ class Columns:
             format="auto",
             codec="auto",
         )
+
+
+def low_input(model: Link | None) -> dict[str, Link]:
+    """The input of a node for the second expert, if there is one."""
+    return {} if model is None else {"model_low": model}

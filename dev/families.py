@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..wan.miniature.captions import caption
 from ..wan.miniature.family import PREFIX
 from .toy_clips import CHANGES, DEMO_SCENE, SAID, TRIGGER
 
 HUB = "https://huggingface.co/Comfy-Org/Wan_2.{}_ComfyUI_{}ackaged/resolve/main/split_files/"
+REWARDS = "https://huggingface.co/alibaba-pai/Wan2.2-Fun-Reward-LoRAs/resolve/main/"
+DISTILLED = "https://huggingface.co/Kijai/WanVideo_comfy/resolve/main/Lightx2v/"
 LIGHTNING = {
     "lora": "wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise.safetensors",
     "lora_low": "wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise.safetensors",
@@ -52,7 +54,7 @@ class Family:
         """Where files can be had, for the browser's own download dialog."""
         if not self.public:
             return []
-        old = directory == "text_encoders"
+        old = directory in ("text_encoders", "clip_vision") or not self.low
         hub = HUB.format("1" if old else "2", "rep" if old else "Rep")
         return [
             {"name": file, "url": f"{hub}{directory}/{file}", "directory": directory}
@@ -125,3 +127,12 @@ PUBLIC = Family(
     "then queue.",
     public=True,
 )
+WAN21 = replace(
+    PUBLIC,
+    high="wan2.1_i2v_480p_14B_fp16.safetensors",
+    low="",
+    name="wan2.1",
+    cfg=1.0,
+    steps=6,
+)
+CLIP_VISION = "clip_vision_h.safetensors"

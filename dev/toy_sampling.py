@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +48,11 @@ def sampled_clips(
     for all; the clips have the seeds from `seed` on."""
     images = first_frames(scenes, base / "input", f"scene_{seed}")
     graph = _models(lora)
+    # A name of its own for every call: the host skips a save that it has made before.
+    folder = f"toy/{uuid.uuid4().hex}"
     models = [["models", 0], ["models", 1]] if lora else [["high", 0], ["low", 0]]
     for number, (scene, image) in enumerate(zip(scenes, images, strict=True)):
-        graph |= _clip(number, words(scene), image, seed + number, models)
+        graph |= _clip(number, words(scene), image, seed + number, models, folder)
     outputs = client.run(graph)["outputs"]
     return [read_clip(base, outputs[f"save_{number}"]["images"]) for number in range(len(scenes))]
 
@@ -72,7 +75,7 @@ def _models(lora: Lora | None) -> dict[str, Any]:
 
 
 def _clip(
-    number: int, words: str, image: str, seed: int, models: Sequence[list[Any]]
+    number: int, words: str, image: str, seed: int, models: Sequence[list[Any]], folder: str
 ) -> dict[str, Any]:
     def of(name: str, output: int = 0) -> list[Any]:
         return [f"{name}_{number}", output]
@@ -106,7 +109,7 @@ def _clip(
             scheduler="simple",
         ),
         "decode": node("VAEDecode", samples=of("sample"), vae=["vae", 0]),
-        "save": node("SaveImage", images=of("decode"), filename_prefix=f"toy/{number:02d}"),
+        "save": node("SaveImage", images=of("decode"), filename_prefix=f"{folder}/{number:02d}"),
     }
     return {f"{name}_{number}": node for name, node in parts.items()}
 

@@ -28,6 +28,38 @@ STACK_NOTE = """### Image to video with a stack of LoRAs
 Each row of the stack names a LoRA, or a pair for both experts. The load report says what every file did; a LoRA
 that matches nothing stops the graph instead of doing nothing.
 
-The stack holds a 4-step lightning pair ([high]({high}), [low]({low}), to be put into *models/loras*). It wants 4
-steps, cfg 1.0 and shift 5: the sampler takes 2 steps with each expert.
+- A 4-step lightning pair ([high]({high}), [low]({low})). It wants 4 steps, cfg 1.0 and shift 5: the sampler takes 2
+steps with each expert.
+- Two [reward LoRAs]({rewards}) for quality: HPS v2.1 on the low-noise expert at 0.5, MPS on the high-noise one at 0.3.
+
+All go into *models/loras*. Add rows of your own; `"on": false` switches one off.
+"""
+TOY_STACK_NOTE = """### Two LoRAs at once
+
+Queue this graph as it is: it takes seconds on a CPU. The miniature Wan 2.2 knows neither loops nor stripes; the stack
+holds a LoRA for each. Set a row's `"on"` to false and one of the two is gone.
+
+The load report says what each file did on each expert.
+"""
+SCHEDULE_NOTE = """### Strength over the steps
+
+Queue this graph as it is. The row's `schedule` says how strong the LoRA is at each step of the high-noise expert:
+whole while the motion is decided, then less; `schedule_low` is for the low-noise expert.
+
+- `0.2@0, 1@50%` are keyframes with a ramp between them; `1@0 | 0@0.5` jumps.
+- `0.2 0.5 1` is a value for each step, `1 -> 0.4` a ramp over the run.
+
+The node on the right draws what a text means, step by step, before anything is sampled.
+"""
+SCENES_NOTE = """### Scenes
+
+Queue this graph as it is. Three prompts, each with a stack of its own, are sampled one after the other on the same
+models; each begins with the last frame of the one before. The LoRA is on in the second scene alone.
+
+Equal stacks are loaded once. The report says what each scene did.
+"""
+WAN21_NOTE = """### Wan 2.1, one model
+
+The same stack works with the one model of Wan 2.1: connect it to *model_high* alone. The row holds a
+[distilled LoRA]({}) for few steps at cfg 1.0, to be put into *models/loras*.
 """

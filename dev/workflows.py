@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from . import stack_workflows as stacks
 from .canvas import canvas_form
 from .columns import READING, REPORTS_PX, Columns, Sampling
-from .families import LIGHTNING, MINI, PUBLIC, TINY, Family
+from .families import MINI, PUBLIC, TINY, Family
 from .graphs import Graph
 from .node_spec import NodeSpec
 from .server import HostServer, prepare_base
-from .workflow_notes import BACKGROUND_NOTE, STACK_NOTE, TRAIN_NOTE
+from .workflow_notes import BACKGROUND_NOTE, TRAIN_NOTE
 
 ROOT = Path(__file__).absolute().parents[1]
 TEST_GRAPH = ROOT / "tests" / "data" / "train_and_sample.json"
@@ -28,7 +29,11 @@ def workflows() -> dict[str, Graph]:
         "train_and_sample_wan2.2_14B": train_and_sample(PUBLIC),
         "train_in_background": train_in_background(MINI),
         "train_in_background_wan2.2_14B": train_in_background(PUBLIC),
-        "image_to_video": image_to_video(PUBLIC),
+        "image_to_video": stacks.image_to_video(PUBLIC),
+        "image_to_video_wan2.1": stacks.image_to_video_wan21(),
+        "stack_of_loras": stacks.stack_of_loras(MINI),
+        "strength_schedule": stacks.strength_schedule(MINI),
+        "scenes": stacks.scenes(MINI),
     }
 
 
@@ -67,23 +72,6 @@ def train_in_background(family: Family) -> Graph:
     columns.graph.column("6. Reports", READING, REPORTS_PX)
     columns.report("What the run says", trainer["status"], 200)
     columns.report("Load report", applied["report"], 110)
-    return columns.graph
-
-
-def image_to_video(family: Family) -> Graph:
-    """A clip from an image with a stack: lightning on both experts, 2 + 2 steps."""
-    prompt = "A woman turns her head and smiles, wind in her hair, the camera comes closer."
-    columns = Columns(replace(family, name="image_to_video", prompt=prompt))
-    loaded = columns.models()
-    high, low = (model["url"] for model in family.models("loras", *LIGHTNING.values()))
-    columns.graph.note(STACK_NOTE.format(high=high, low=low), 190)
-    applied = columns.stack(loaded)
-    start = columns.conditioning("3. What to make", loaded)
-    sampling = Sampling(applied["model_high"], applied["model_low"], steps=4, cfg=1.0)
-    sampler = columns.clip("4. Sample: 2 + 2 steps", "clip", sampling, start, loaded.vae)
-    columns.graph.column("5. Reports", READING, REPORTS_PX)
-    columns.report("Load report", applied["report"], 110)
-    columns.report("The switch", sampler["report"], 20)
     return columns.graph
 
 

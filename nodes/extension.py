@@ -6,11 +6,18 @@ from comfy_api.latest import ComfyExtension, io
 
 from .dataset import TandemCaptionTemplate, TandemDataset
 from .host.places import register_places
+from .host.recipe_record import register_recorder
+from .host.recipe_routes import register_recipe_routes
 from .host.routes import register_routes
+from .interop import TandemFromLoraStack, TandemToLoraStack
 from .job import TandemJobControl, TandemJobResult
 from .plan import TandemAutoParameters, TandemEditPlan
+from .recipes import TandemLoadStack, TandemSaveStack, TandemStackFromVideo
 from .sampler import TandemDualSampler
+from .save_lora import TandemSaveLora
+from .scenes import TandemScenes
 from .stack import TandemApplyStack, TandemLoraStack
+from .strength import TandemStrengthSchedule
 from .text_encoder import TandemTextEncoderLoader
 from .trainer import TandemTrainer
 
@@ -19,6 +26,8 @@ class TandemExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_places()
         register_routes()
+        register_recipe_routes()
+        register_recorder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
@@ -31,6 +40,14 @@ class TandemExtension(ComfyExtension):
             TandemJobControl,
             TandemLoraStack,
             TandemApplyStack,
+            TandemSaveLora,
+            TandemSaveStack,
+            TandemLoadStack,
+            TandemStackFromVideo,
+            TandemFromLoraStack,
+            TandemToLoraStack,
+            TandemStrengthSchedule,
+            TandemScenes,
             TandemDualSampler,
             TandemTextEncoderLoader,
         ]

@@ -8,16 +8,22 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..wan.families import FAMILIES
-from ..wan.lora.files import read_metadata, tandem_metadata
+from ..wan.lora.flat_rows import flat_rows
+from ..wan.lora.kinds import stack_size, stack_warnings
 from ..wan.lora.stack import LoraStack, Row, parse_rows
+from ..wan.lora.triggers import unique_sets
 from . import sockets
-from .host.places import lora_path
+from .host import loras
 from .host.progress import node_text
+from .host.recipe_record import record_stack
 from .host.setup import models_by_role
 from .host.stack import apply_stack
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
+
+    from ..wan.lora.judge import Policy
+    from .host.stack import Mode
 
 
 class TandemLoraStack(io.ComfyNode):
@@ -27,8 +33,9 @@ class TandemLoraStack(io.ComfyNode):
             node_id="TandemLoraStack",
             display_name="Tandem LoRA Stack",
             category="Tandem/lora",
-            description="LoRAs as rows: which file, how strong, for which expert. A misspelt key or a file that is not "
-            "there is refused when the prompt is queued.",
+            description="LoRAs as rows: which file, how strong, for which expert. High noise runs first (motion, "
+            "layout), low noise second (detail). A row that names one half of a pair takes the other when it is "
+            "certain, and says so. A misspelt key or a file that is not there is refused when the prompt is queued.",
             search_aliases=[
                 "lora loader",
                 "lora stack",
@@ -43,7 +50,8 @@ class TandemLoraStack(io.ComfyNode):
                     optional=True,
                     tooltip='A JSON list: [{"lora": "x_high_noise.safetensors", "lora_low": '
                     '"x_low_noise.safetensors", "high": 1.0, "low": 1.0, "route": "auto"}]. Strengths are factors, '
-                    "0.7-1.0 is usual; route is auto, both, high or low.",
+                    "0.7-1.0 is usual; route is auto, both, high or low. With route auto and no lora_low, a certain "
+                    "other half is taken too. A graph can give rows as inputs loras.0.lora, loras.0.strength too.",
                 ),
                 sockets.Stack.Input(
                     "stack",
@@ -57,29 +65,39 @@ class TandemLoraStack(io.ComfyNode):
                 io.String.Output(display_name="report"),
             ],
             hidden=[io.Hidden.unique_id],
+            # For loras.N.FIELD, whose names no schema can list; what is none of them is refused by `validate_inputs`.
+            accept_all_inputs=True,
         )
 
     @classmethod
-    def validate_inputs(cls, rows: str | None = "[]") -> bool | str:
-        return sockets.first_error(lambda: _checked_rows(rows or "[]"))
+    def validate_inputs(
+        cls, rows: str | None = "[]", stack: object = None, **fields: object
+    ) -> bool | str:
+        del stack
+        return sockets.first_error(lambda: loras.listed_rows(_rows(rows, fields, links_open=True)))
 
     @classmethod
-    def fingerprint_inputs(cls, rows: str = "[]", **others: object) -> str:
-        # A LoRA overwritten under its name is another LoRA.
-        del others
-        stats = [
-            lora_path(file).stat() for row in parse_rows(rows) if row.on for file in _files(row)
-        ]
-        return f"{rows} {[(s.st_mtime_ns, s.st_size) for s in stats]}"
+    def fingerprint_inputs(
+        cls, rows: str | None = "[]", stack: object = None, **fields: object
+    ) -> str:
+        """A LoRA overwritten under its name is another LoRA, and a file that comes may be a row's other half."""
+        del stack
+        if rows is None or None in fields.values():
+            return f"{rows} {sorted(fields.items(), key=str)} {loras.state_of_all()}"
+        return f"{rows} {sorted(fields.items(), key=str)} {loras.state_of(_rows(rows, fields))}"
 
     @classmethod
-    def execute(cls, rows: str = "[]", stack: LoraStack | None = None) -> io.NodeOutput:
-        parsed = _checked_rows(rows)
-        merged = (stack or LoraStack()).then(LoraStack(parsed, _triggers(parsed)))
-        lines = [f"{'on ' if row.on else 'off'} {_line(row)}" for row in merged.rows]
-        report = "\n".join([f"{len(merged.active())} of {len(merged.rows)} rows on", *lines])
+    def execute(
+        cls, rows: str = "[]", stack: LoraStack | None = None, **fields: object
+    ) -> io.NodeOutput:
+        before = stack or LoraStack()
+        own = loras.listed_rows(_rows(rows, fields))
+        merged, notes = loras.paired(before.rows + own)
+        words, lines = _triggers(merged[len(before.rows) :])
+        result = LoraStack(merged, tuple(dict.fromkeys(before.triggers + words)))
+        report = "\n".join([_table(merged), *notes, *_advice(merged), *lines])
         node_text(cls.hidden.unique_id, report)
-        return io.NodeOutput(merged, ", ".join(merged.triggers), report)
+        return io.NodeOutput(result, ", ".join(result.triggers), report)
 
 
 class TandemApplyStack(io.ComfyNode):
@@ -119,13 +137,21 @@ class TandemApplyStack(io.ComfyNode):
                     tooltip="If part of a file has no place in the model: stop, warn and go on, or say it in the "
                     "report only. A file without any match always stops.",
                 ),
+                io.Combo.Input(
+                    "mode",
+                    options=["inject", "merge"],
+                    default="inject",
+                    optional=True,
+                    tooltip="inject: beside the weights, which stay as they are; for every model, and for schedules. "
+                    "merge: into the weights, which costs no speed while sampling.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model_high"),
                 io.Model.Output(display_name="model_low"),
                 io.String.Output(display_name="report"),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -135,18 +161,24 @@ class TandemApplyStack(io.ComfyNode):
         model_high: ModelPatcher | None = None,
         model_low: ModelPatcher | None = None,
         family: str = "auto",
-        unmatched: str = "error",
+        unmatched: Policy = "error",
+        mode: Mode = "inject",
     ) -> io.NodeOutput:
         models = models_by_role(family, model_high, model_low)
-        patched, report = apply_stack(stack, models, unmatched)
-        text = report.text()
+        stack, notes = loras.for_models(stack, models)
+        patched, report = apply_stack(stack, models, unmatched, mode)
+        text = "\n".join([report.text(), *notes])
         node_text(cls.hidden.unique_id, text)
+        record_stack(cls.hidden, stack)
         high = patched.get("high_noise") or (
             patched.get("single") if model_high is not None else None
         )
         low = patched.get("low_noise") or (patched.get("single") if model_low is not None else None)
         return io.NodeOutput(
-            high or _not_connected("model_high"), low or _not_connected("model_low"), text
+            high or _not_connected("model_high"),
+            low or _not_connected("model_low"),
+            text,
+            ui={"tandem_report": [report.as_json()]},
         )
 
 
@@ -154,27 +186,43 @@ def _not_connected(socket: str) -> ExecutionBlocker:
     return ExecutionBlocker(f"Tandem Apply Stack: {socket} is not connected, so it gives nothing.")
 
 
-def _checked_rows(text: str) -> tuple[Row, ...]:
-    rows = parse_rows(text)
-    for row in rows:
-        if row.on:
-            for file in _files(row):
-                read_metadata(lora_path(file))
-    return rows
+def _rows(
+    rows: str | None, fields: dict[str, object], *, links_open: bool = False
+) -> tuple[Row, ...]:
+    """The rows of the text, then those of the inputs."""
+    return parse_rows(rows or "[]") + flat_rows(fields, links_open=links_open)
 
 
-def _files(row: Row) -> list[str]:
-    return [file for file in (row.lora, row.lora_low) if file is not None]
+def _triggers(rows: tuple[Row, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """The trigger sets of the rows that have an effect, in their order, and a line about each."""
+    used = tuple(row for row in rows if row.on and (row.high or row.low))
+    found = {file: loras.triggers_of(file) for file in loras.row_files(used)}
+    sets = unique_sets(words for triggers in found.values() for words in triggers.sets)
+    lines = [f"Trigger: {words.words} ({words.source})" for words in sets]
+    troubles = [f"Note: {text}" for triggers in found.values() for text in triggers.troubles]
+    return tuple(words.words for words in sets), lines + list(dict.fromkeys(troubles))
 
 
-def _triggers(rows: tuple[Row, ...]) -> tuple[str, ...]:
-    found = [
-        tandem_metadata(read_metadata(lora_path(row.lora))).get("trigger") for row in rows if row.on
+def _table(rows: tuple[Row, ...]) -> str:
+    lines = [
+        f"{number} {'on ' if row.on else 'off'} {_line(row)}" for number, row in enumerate(rows, 1)
     ]
-    return tuple(dict.fromkeys(str(word) for word in found if word))
+    return "\n".join([f"{sum(row.on for row in rows)} of {len(rows)} rows on", *lines])
 
 
 def _line(row: Row) -> str:
+    kind = f"{row.kind}: " if row.kind else ""
+    mixed = f", {row.blend.share:g} of {row.blend.lora} mixed in" if row.blend else ""
+    schedule = f", schedule {row.schedule}" if row.schedule else ""
+    schedule += f", schedule_low {row.schedule_low}" if row.schedule_low else ""
     if row.lora_low:
-        return f"{row.lora} (high {row.high:g}) + {row.lora_low} (low {row.low:g})"
-    return f"{row.lora} (route {row.route}, high {row.high:g}, low {row.low:g})"
+        files = f"{row.lora} (high {row.high:g}) + {row.lora_low} (low {row.low:g})"
+    else:
+        files = f"{row.lora} (route {row.route}, high {row.high:g}, low {row.low:g})"
+    return f"{kind}{files}{schedule}{mixed}"
+
+
+def _advice(rows: tuple[Row, ...]) -> list[str]:
+    placed = loras.placed(rows)
+    warnings = [f"Warning: {text}" for text in stack_warnings(placed)]
+    return warnings + list(stack_size(placed, loras.sizes_of(rows), loras.card_gib()))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import av
 import torch
-from PIL import Image
 
 from ...dev.client import HostClient
 from ...dev.toy_clips import frames
@@ -48,6 +48,7 @@ def measure(judge: Judge, say: Callable[[str], None]) -> Figures:
         return found
 
     motion, look = MOTION.lesson, LOOK.lesson
+    reconstructed = told("VAE", vae_db(judge.client, judge.base, judge.clips))
     without = told("base, asked by the trigger", judge.motion(motion))
     plain = told("base, asked for the look", judge.look(look))
     by_expert = {
@@ -60,7 +61,7 @@ def measure(judge: Judge, say: Callable[[str], None]) -> Figures:
     between = [(f"{at:g}", at) for at in STRENGTHS[:-1]]
     base = told("base", judge.known())
     return Figures(
-        vae_db=told("VAE", vae_db(judge.client, judge.base, judge.clips)),
+        vae_db=reconstructed,
         base=base,
         held_out=told("base, held-out motions", judge.held_out()),
         motion={"none": without, **by_expert},
@@ -95,12 +96,12 @@ def vae_db(client: HostClient, base: Path, count: int) -> list[float]:
     clips = render(draw_everything(count, seed=10_001))
     graph = {"vae": node("VAELoader", vae_name=model_file("vae"))}
     for number, clip in enumerate(clips):
-        name = f"clip_{number:02d}.png"
-        first, *rest = [frame.to_image() for frame in frames(clip)]
-        _save_lossless(first, rest, base / "input" / name)
+        name = f"clip_{number:02d}.mkv"
+        write_lossless(base / "input" / name, frames(clip))
         graph |= {
-            f"load_{number}": node("LoadImage", image=name),
-            f"encode_{number}": node("VAEEncode", pixels=[f"load_{number}", 0], vae=["vae", 0]),
+            f"load_{number}": node("LoadVideo", file=name),
+            f"split_{number}": node("GetVideoComponents", video=[f"load_{number}", 0]),
+            f"encode_{number}": node("VAEEncode", pixels=[f"split_{number}", 0], vae=["vae", 0]),
             f"decode_{number}": node("VAEDecode", samples=[f"encode_{number}", 0], vae=["vae", 0]),
             f"save_{number}": node(
                 "SaveImage", images=[f"decode_{number}", 0], filename_prefix=f"toy/vae_{number:02d}"
@@ -112,5 +113,11 @@ def vae_db(client: HostClient, base: Path, count: int) -> list[float]:
     return (-10 * errors.log10()).tolist()
 
 
-def _save_lossless(first: Image.Image, rest: list[Image.Image], path: Path) -> None:
-    first.save(path, save_all=True, append_images=rest, duration=1000 // FPS)
+def write_lossless(path: Path, pictures: Sequence[av.VideoFrame]) -> None:
+    """An FFV1 video whose frames are the pictures to the last bit."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("ffv1", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = pictures[0].width, pictures[0].height, "bgr0"
+        for picture in pictures:
+            file.mux(stream.encode(picture.reformat(format="bgr0")))
+        file.mux(stream.encode())

@@ -34,12 +34,12 @@ PATTERNS = {"striped": "stripes", "outlined": "rim"}
 
 
 class LookScore(NamedTuple):
-    """Means over clips, of their last frames."""
+    """Means over clips, of the second half of their frames: the first frame is given, and a look takes a while."""
 
     pattern: float
     """Strength of the asked pattern."""
     look: float
-    """Share that is taken for the asked look."""
+    """Share of frames that are taken for the asked look."""
     kind: float
     """Share whose motion is still the asked one, which a look should leave alone."""
 
@@ -53,6 +53,15 @@ class Character(NamedTuple):
     """To the nearest training clip."""
     motion: float
     consistency: float
+
+
+def second_half(clip: torch.Tensor) -> torch.Tensor:
+    return clip[len(clip) // 2 :]
+
+
+def pattern(clip: torch.Tensor, look: str) -> float:
+    """Mean strength of a look's pattern over the second half of a clip."""
+    return fmean(getattr(texture(frame), PATTERNS[look]) for frame in second_half(clip))
 
 
 @dataclass(frozen=True)
@@ -83,8 +92,8 @@ class Judge:
         scenes = [lesson.shown_in(scene) for scene in new_scenes(self.clips, SEED + 1)]
         made = self._made(scenes, lora, lesson)
         return LookScore(
-            fmean(getattr(texture(clip[-1]), PATTERNS[lesson.name]) for clip in made),
-            fmean(look_of(clip[-1]) == lesson.name for clip in made),
+            fmean(pattern(clip, lesson.name) for clip in made),
+            fmean(look_of(frame) == lesson.name for clip in made for frame in second_half(clip)),
             score(torch.stack(made), scenes)[0].kind,
         )
 

@@ -10,10 +10,10 @@ import torch
 from ...dev.proof_sheet import side_by_side, trails
 from ...dev.toy_clips import DEMO_SCENE, Lesson
 from ...dev.toy_sampling import Lora
-from ...wan.miniature.measures import obedience, texture
+from ...wan.miniature.measures import obedience
 from ...wan.miniature.world import Scene, render
 from .figures import EXPERTS
-from .judging import PATTERNS, SEED, Judge
+from .judging import PATTERNS, SEED, Judge, pattern
 from .loras import LOOK, MOTION, OVERTRAINED, ProofLora
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -60,8 +60,9 @@ def _by_expert(judge: Judge, lora: ProofLora, scene: Scene) -> list[tuple[str, t
 
 def _said(clip: torch.Tensor, lesson: Lesson) -> str:
     if lesson.is_look:
-        pattern = PATTERNS[lesson.name]
-        return f"measured: {pattern} {getattr(texture(clip[-1]), pattern):.2f} at the end"
+        return (
+            f"measured: {PATTERNS[lesson.name]} {pattern(clip, lesson.name):.2f} in the second half"
+        )
     found = obedience(clip, lesson.name)
     return f"measured: {found.nearest}; {found.path_error_px:.1f} px from a {lesson.name}"
 

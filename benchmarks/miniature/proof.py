@@ -18,18 +18,19 @@ ROOT = Path(__file__).absolute().parents[2]
 REPORT = ROOT / "wan" / "miniature" / "REPORT.md"
 
 
-def main() -> None:
+def main(clips: int = CLIPS) -> None:
+    """Of `clips` clips a row; fewer are quicker and say less."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         base = prepare_base(Path(folder), ROOT)
         fill_base(base)
         with HostServer(base, nodes=("TandemTrainer",)) as server, server.client() as client:
-            judge = Judge(client, base)
+            judge = Judge(client, base, clips)
             found = measure(judge, lambda line: print(line, flush=True))
             draw(judge, REPORT.with_name("report"))
     minutes = (time.monotonic() - began) / 60
     how = (
-        f"{datetime.date.today()}, {CLIPS} clips a row, {minutes:.0f} minutes on the CPU; "
+        f"{datetime.date.today()}, {clips} clips a row, {minutes:.0f} minutes on the CPU; "
         "one training run of each LoRA."
     )
     beside = REPORT.with_name(f".{REPORT.name}")

@@ -35,7 +35,7 @@ DIAL_PART = """
 LOOK_PART = """
 ## A look (striped)
 Clips of known motions turn from their plain colour to stripes under the trigger. *pattern*: amplitude of the stripes
-in the last frame. *look*: share of clips that are taken for striped.
+over the second half of the frames. *look*: share of those frames that are taken for striped.
 
 ![Frames of a clip by expert](report/look.png)
 """

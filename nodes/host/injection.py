@@ -1,84 +1,174 @@
 """LoRAs on a MODEL: one injection for everything we add, installed when the model is loaded.
 
-Each adapter listens to its layer's forward pass and adds to the output. Weights are never touched, so it
-works on quantised models; hooks come off in any order, so it lives beside core's own bypass LoRAs.
+The layers are looked up at that moment and weights are never touched, so it works on quantised models and on copies
+that the host makes of the network. Hooks come off in any order, so it lives beside core's own bypass LoRAs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import PatcherInjection
-from torch import nn
+from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
 
 from ...wan.lora.adapters import AdapterSet, LoraAdapter
+from ...wan.lora.updates import Update
+from .composite import Composite
+from .parameters import base_weight
+from .strengths import START, Place, place_of_call
+
+if TYPE_CHECKING:
+    from comfy.patcher_extension import WrapperExecutor
+    from torch import nn
+
+    from ...wan.lora.strength import StrengthSchedule
 
 KEY = "tandem"
 
 
-class AdapterInjection:
-    """Adapter sets on the layers of whichever network the patcher holds when it is loaded."""
+class AppliedFile(NamedTuple):
+    """One file on one expert: its updates by parameter, each at its row's strength, which the schedule multiplies."""
 
-    def __init__(self, sets: Sequence[AdapterSet]) -> None:
-        self.sets = tuple(sets)
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+    updates: Mapping[str, Update]
+    schedule: StrengthSchedule | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether its strength is another one at some steps."""
+        return self.schedule is not None and self.schedule.constant is None
+
+    def factor(self, place: Place) -> float:
+        """What its strengths are multiplied with at a step."""
+        return 1.0 if self.schedule is None else self.schedule.at(**place._asdict())
+
+    def at_work(self) -> AppliedFile:
+        """Without the updates that never do anything."""
+        idle = self.schedule is not None and self.schedule.constant == 0
+        return self.part(lambda name: not idle and self.updates[name].strength != 0)
+
+    def part(self, wanted: Callable[[str], bool]) -> AppliedFile:
+        """The updates of the parameters that are `wanted`."""
+        return self._replace(updates={n: u for n, u in self.updates.items() if wanted(n)})
+
+
+class StackInjection:
+    """Files on whichever network the patcher holds when it is loaded."""
+
+    def __init__(self, files: Sequence[AppliedFile]) -> None:
+        self.files = tuple(files)
+        self._installed: WeakKeyDictionary[nn.Module, Composite] = WeakKeyDictionary()
+        self._prepared: set[Update] = set()
 
     def inject(self, patcher: ModelPatcher) -> None:
-        # The layers are looked up now, not when the LoRA was chosen: the host may have copied the network.
         self.eject(patcher)
-        modules = dict(patcher.model.diffusion_model.named_modules())
-        for layer, adapters in _by_layer(self.sets).items():
-            self._handles.append(modules[layer].register_forward_hook(_adding(adapters)))
-        self._move_frozen(patcher.load_device)
+        self._prepare(patcher)
+        # Made anew each time: between two loads nothing of it is on the device, as the host expects.
+        composite = Composite(
+            patcher.model.diffusion_model,
+            [file.updates for file in self.files],
+            patcher.load_device,
+        )
+        composite.set_factors([file.factor(START) for file in self.files])
+        composite.install()
+        self._installed[patcher.model] = composite
 
     def eject(self, patcher: ModelPatcher) -> None:
-        for handle in reversed(self._handles):
-            handle.remove()
-        self._handles.clear()
-        self._move_frozen(patcher.offload_device)
+        composite = self._installed.pop(patcher.model, None)
+        if composite is not None:
+            composite.remove()
 
-    def _move_frozen(self, device: torch.device) -> None:
-        for adapters in self.sets:
-            # Adapters in training stay where their optimizer has them.
-            if not any(p.requires_grad for p in adapters.parameters()):
-                adapters.to(device)
+    def predict_noise(
+        self,
+        executor: WrapperExecutor,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: Mapping[str, object],
+        *others: object,
+        **named: object,
+    ) -> torch.Tensor:
+        """A `PREDICT_NOISE` wrapper: the strengths of this step, then the model."""
+        place = place_of_call(timestep, model_options)
+        for composite in self._installed.values():
+            composite.set_factors([file.factor(place) for file in self.files])
+        return executor(x, timestep, model_options, *others, **named)
+
+    def _prepare(self, patcher: ModelPatcher) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            for file in self.files:
+                for name, update in file.updates.items():
+                    if update.needs_layer and update not in self._prepared:
+                        weight = base_weight(patcher, name)
+                        update.prepare(weight.to(patcher.load_device))
+                        self._prepared.add(update)
+
+
+def with_updates(model: ModelPatcher, files: Sequence[AppliedFile]) -> ModelPatcher:
+    """A clone of `model` that carries `files` on top of whatever Tandem put there before.
+
+    `model` itself when none of them ever does anything.
+    """
+    at_work = [file for file in (file.at_work() for file in files) if file.updates]
+    return _with(model, at_work) if at_work else model
 
 
 def with_adapters(model: ModelPatcher, sets: Sequence[AdapterSet]) -> ModelPatcher:
-    """A clone of `model` that carries `sets` on top of whatever Tandem put there before."""
-    clone = model.clone()
-    injection = AdapterInjection((*adapter_sets(model), *sets))
-    clone.set_injections(KEY, [PatcherInjection(injection.inject, injection.eject)])
-    clone.set_attachments(KEY, injection.sets)
-    # A clone of a loaded model calls itself injected, although its own injection is not in place.
-    clone.is_injected = False
-    return clone
+    """The same for adapters, which may be in training: those stay the parameters that the optimizer holds."""
+    return _with(model, [AppliedFile(adapters.updates()) for adapters in sets])
 
 
-def adapter_sets(model: ModelPatcher) -> tuple[AdapterSet, ...]:
+def applied_files(model: ModelPatcher) -> tuple[AppliedFile, ...]:
     """What Tandem has put on this MODEL."""
     return model.get_attachment(KEY) or ()
 
 
-def _by_layer(sets: Sequence[AdapterSet]) -> dict[str, list[LoraAdapter]]:
-    layers: dict[str, list[LoraAdapter]] = {}
-    for adapters in sets:
-        for layer, adapter in adapters.items():
-            layers.setdefault(layer, []).append(adapter)
-    return layers
+def applied_tensors(model: ModelPatcher) -> dict[str, torch.Tensor]:
+    """Every factor of it, under a name that says where it belongs and how strong it is."""
+    tensors = {}
+    for number, file in enumerate(applied_files(model)):
+        follows = f" following {file.schedule}" if file.schedule is not None else ""
+        for name, update in file.updates.items():
+            strength = update.scale if isinstance(update, LoraAdapter) else update.strength
+            label = f"adapter {number} {name.removesuffix('.weight')} at {strength}{follows}"
+            for key, factor in update.named_parameters():
+                # What DoRA computed from the base is kept under a private name.
+                if not key.rpartition(".")[2].startswith("_"):
+                    tensors[f"{label}.{key}"] = factor
+    return tensors
 
 
-def _adding(
-    adapters: Sequence[LoraAdapter],
-) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]:
-    def hook(
-        module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
-    ) -> torch.Tensor:
-        del module
-        for adapter in adapters:
-            output = output + adapter(inputs[0])
-        return output
+def adapter_sets(model: ModelPatcher) -> tuple[dict[str, LoraAdapter], ...]:
+    """The low-rank part of it, by layer."""
+    return tuple(
+        {
+            n.removesuffix(".weight"): u
+            for n, u in file.updates.items()
+            if isinstance(u, LoraAdapter)
+        }
+        for file in applied_files(model)
+    )
 
-    return hook
+
+def _with(model: ModelPatcher, files: Sequence[AppliedFile]) -> ModelPatcher:
+    clone = model.clone()
+    injection = StackInjection((*applied_files(model), *files))
+    clone.set_injections(KEY, [PatcherInjection(injection.inject, injection.eject)])
+    clone.set_attachments(KEY, injection.files)
+    clone.remove_wrappers_with_key(WrappersMP.PREDICT_NOISE, KEY)
+    if any(file.changes for file in injection.files):
+        clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, injection.predict_noise)
+    clone.remove_callbacks_with_key(CallbacksMP.ON_CLONE, KEY)
+    clone.add_callback_with_key(CallbacksMP.ON_CLONE, KEY, _not_injected)
+    _not_injected(model, clone)
+    return clone
+
+
+def _not_injected(model: ModelPatcher, clone: ModelPatcher) -> None:
+    """A clone of a loaded model calls itself injected, although nothing of its own is in place.
+
+    When such a clone is thrown away it would take out what the loaded model still works with.
+    """
+    del model
+    clone.is_injected = False

@@ -13,6 +13,7 @@ import latent_preview
 import torch
 
 from ...wan.families import BOUNDARIES
+from .strengths import with_whole_run
 from .wan_models import model_task
 
 if TYPE_CHECKING:
@@ -129,7 +130,8 @@ def sample_pair(
     noise = comfy.sample.prepare_noise(samples, request.seed, request.latent.get("batch_index"))
     for number, (model, cfg, first, last) in enumerate(stages):
         samples = comfy.sample.sample_custom(
-            model,
+            # The sampler knows its own part of the schedule; a strength follows the whole.
+            with_whole_run(model, schedule.sigmas),
             # What the first expert leaves still holds its noise: the second adds none.
             noise if number == 0 else torch.zeros_like(noise),
             cfg,

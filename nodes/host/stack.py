@@ -1,156 +1,261 @@
-"""A LoRA stack onto MODELs: read, route, match, attach, report."""
+"""A LoRA stack onto MODELs: read, route, match, put on, report."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
 
 from ...wan.errors import UserError
 from ...wan.families import Role
-from ...wan.lora.adapters import AdapterSet
-from ...wan.lora.files import read_metadata, read_tensors, tandem_metadata
+from ...wan.lora.bases import base_of_network
+from ...wan.lora.combine import CombinedLora, Source, combine
+from ...wan.lora.experts import split_experts, split_header
+from ...wan.lora.files import LoraFile, lora_header, read_lora, tandem_metadata
+from ...wan.lora.judge import Policy, judge
 from ...wan.lora.keys import match_lora
-from ...wan.lora.report import FileReport, LoadReport, file_report
-from ...wan.lora.stack import LoraStack, Route, Row, decide_route
-from .injection import with_adapters
+from ...wan.lora.measure import content_digest, update_size
+from ...wan.lora.report import FileReport, LoadReport, Placement, file_report
+from ...wan.lora.stack import LoraStack, PlacedRow, Row, place_rows
+from ...wan.lora.strength import StrengthSchedule, parse_strength
+from .injection import AppliedFile, with_updates
+from .merge import with_merged
+from .parameters import base_weight, parameter_shapes, weight_norms
 from .places import lora_path
-from .wan_models import linear_layers, require_wan
+from .wan_models import require_wan
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 logger = logging.getLogger("tandem.stack")
 
+Mode = Literal["inject", "merge"]
+Side = Literal["high", "low"]
+MODES = {"inject": with_updates, "merge": with_merged}
+SIDE_OF: dict[Role, Side] = {"high_noise": "high", "low_noise": "low", "single": "high"}
+"""The strength and the schedule of a row that count on an expert."""
+
 
 class Assignment(NamedTuple):
     """One file for one expert."""
 
+    row: int
+    """Counted from 1."""
     file: str
     role: Role
     strength: float
     reason: str
+    schedule: str = ""
+
+
+class ReadStack(NamedTuple):
+    """A stack as it comes to the given experts."""
+
+    sources: Mapping[Role, Sequence[Source]]
+    report: LoadReport
 
 
 def apply_stack(
-    stack: LoraStack, models: Mapping[Role, ModelPatcher], unmatched: str
+    stack: LoraStack, models: Mapping[Role, ModelPatcher], unmatched: Policy, mode: Mode = "inject"
 ) -> tuple[dict[Role, ModelPatcher], LoadReport]:
     """Clones of the MODELs that carry the stack, and what each file did.
 
-    Raises `UserError` when a row matches nothing on any expert, or when `unmatched` is "error" and a key that
-    matters found no place.
+    mode: beside the weights (`inject`), or in them (`merge`). Raises `UserError` when a row matches nothing on any
+    expert, when `unmatched` is "error" and a key that matters found no place, and for what cannot be merged.
     """
-    sets: dict[Role, list[AdapterSet]] = {role: [] for role in models}
-    reports: list[FileReport] = []
-    notes: list[str] = []
-    for number, row in enumerate(stack.rows, 1):
-        if not row.on:
-            continue
-        row_reports: list[FileReport] = []
-        for item in assignments(row, tuple(models)):
-            if item.strength == 0:
-                notes.append(f"{item.file} -> {item.role}: strength 0, not applied")
-                continue
-            adapters, report = _read(item, models[item.role])
-            sets[item.role].append(adapters)
-            row_reports.append(report)
-        _judge(number, row_reports, unmatched)
-        reports += row_reports
+    sources, report = read_stack(stack, models, unmatched)
     patched: dict[Role, ModelPatcher] = {
-        role: with_adapters(model, sets[role]) if sets[role] else model
+        role: MODES[mode](model, [_applied(source) for source in sources[role]])
         for role, model in models.items()
     }
-    return patched, LoadReport(tuple(reports), tuple(notes))
+    return patched, report
 
 
-def assignments(row: Row, roles: tuple[Role, ...]) -> list[Assignment]:
-    """Which file of a row goes to which of the given experts, and why."""
-    if row.lora_low is not None:
-        return _pair(row, row.lora_low, roles)
-    route, reason = decide_route(row, _trained_for(row.lora))
-    found = [
-        Assignment(row.lora, role, row.low if role == "low_noise" else row.high, reason)
-        for role in roles
-        if _takes(role, route)
-    ]
-    if not found:
-        raise UserError(
-            f"{row.lora} goes to the {route}-noise expert ({reason}), which is not connected.",
-            f"Connected: {', '.join(roles)}.",
-            "Connect that expert, or set the row's route.",
+def combine_stack(
+    stack: LoraStack,
+    models: Mapping[Role, ModelPatcher],
+    unmatched: Policy,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[dict[Role, CombinedLora], LoadReport]:
+    """The stack as one LoRA for each expert, and what each file did. Raises `UserError` as `apply_stack` does, and
+    for a row whose strength changes over the run."""
+    sources, report = read_stack(stack, models, unmatched)
+    triggers = ", ".join(stack.triggers)
+    combined: dict[Role, CombinedLora] = {
+        role: combine(
+            sources[role],
+            lambda name, model=model: base_weight(model, name).cpu(),
+            expert=role,
+            trigger=triggers,
+            dtype=dtype,
         )
+        for role, model in models.items()
+        if sources[role]
+    }
+    return combined, report
+
+
+def read_stack(
+    stack: LoraStack, models: Mapping[Role, ModelPatcher], unmatched: Policy
+) -> ReadStack:
+    """Every file of the stack, matched against the experts that it goes to; what does not fit is judged."""
+    roles = tuple(models)
+    files = _Files()
+    experts = {role: _Expert(role, model) for role, model in models.items()}
+    sources: dict[Role, list[Source]] = {role: [] for role in roles}
+    reports: list[FileReport] = []
+    notes: list[str] = []
+    for item in assignments(stack.rows, roles, files.trained_for):
+        if item.strength == 0:
+            notes.append(f"{item.file} -> {item.role}: strength 0, not applied")
+            continue
+        source, report = experts[item.role].read(item, files[item.file])
+        sources[item.role].append(source)
+        reports.append(report)
+    for warning in judge(reports, unmatched):
+        logger.warning(warning)
+    return ReadStack(sources, LoadReport(tuple(reports), tuple(notes), roles))
+
+
+def assignments(
+    rows: tuple[Row, ...], roles: tuple[Role, ...], trained_for: Callable[[str], object]
+) -> list[Assignment]:
+    """Which file of each row that is on goes to which of the given experts, and why, in the order of the rows.
+
+    trained_for: the expert that a file's metadata speaks of. Strengths of 0 are listed too.
+    """
+    if roles == ("single",):
+        rows_on = [(number, row) for number, row in enumerate(rows, 1) if row.on]
+        return [item for number, row in rows_on for item in _on_single(number, row)]
+    found = []
+    for placed in place_rows(rows, trained_for):
+        of_row = [item for role in roles for item in _on_expert(placed, role)]
+        if not of_row and placed.files:
+            sides = " and ".join(f"{side}-noise expert" for side in placed.files)
+            raise UserError(
+                f"Row {placed.number}: {placed.row.lora} goes to the {sides} ({placed.reason}), which is not "
+                "connected.",
+                f"Connected: {', '.join(roles)}.",
+                "Connect that expert, or set the row's route.",
+            )
+        found += of_row
     return found
 
 
-def _pair(row: Row, lora_low: str, roles: tuple[Role, ...]) -> list[Assignment]:
-    if roles == ("single",):
+def _on_single(number: int, row: Row) -> list[Assignment]:
+    if row.lora_low is not None:
         raise UserError(
-            f"The row names a pair ({row.lora}, {lora_low}), but one model is connected.",
+            f"Row {number} names a pair ({row.lora}, {row.lora_low}), but one model is connected.",
             "A pair belongs to the two experts of Wan 2.2 A14B.",
             "Connect both experts, set family to wan 2.2 A14B for a lone one, or leave lora_low empty.",
         )
-    reason = "the row names a pair"
-    halves: dict[Role, Assignment] = {
-        "high_noise": Assignment(row.lora, "high_noise", row.high, reason),
-        "low_noise": Assignment(lora_low, "low_noise", row.low, reason),
-    }
-    wanted = [
-        half for role, half in halves.items() if row.route == "auto" or _takes(role, row.route)
+    if row.blend is not None and row.blend.lora_low is not None:
+        raise UserError(
+            f"Row {number} mixes in a pair ({row.blend.lora}, {row.blend.lora_low}), but one model is connected.",
+            "A pair belongs to the two experts of Wan 2.2 A14B.",
+            "Connect both experts, or leave lora_low of the blend empty.",
+        )
+    files = (row.lora,) if row.blend is None else (row.lora, row.blend.lora)
+    return _assigned(number, row, files, "single", "one model is connected")
+
+
+def _on_expert(placed: PlacedRow, role: Role) -> list[Assignment]:
+    side, row = SIDE_OF[role], placed.row
+    files = placed.files_on(side)
+    if not files and placed.strength(side) == 0 and row.route in ("auto", "both", side):
+        files = (row.lora_low if side == "low" and row.lora_low is not None else row.lora,)
+    return _assigned(placed.number, row, files, role, placed.reason)
+
+
+def _assigned(
+    number: int, row: Row, files: tuple[str, ...], role: Role, reason: str
+) -> list[Assignment]:
+    """The row's own file, and behind it the one that is mixed in."""
+    low = role == "low_noise"
+    strength, schedule = row.low if low else row.high, row.schedule
+    if low and row.schedule_low is not None:
+        schedule = row.schedule_low
+    shares = (1.0,) if row.blend is None else (1 - row.blend.share, row.blend.share)
+    return [
+        Assignment(number, file, role, strength * share, reason, schedule or "")
+        for file, share in zip(files, shares, strict=False)
     ]
-    return [half for half in wanted if half.role in roles]
 
 
-def _trained_for(file: str) -> object:
-    return tandem_metadata(read_metadata(lora_path(file))).get("expert")
+def _applied(source: Source) -> AppliedFile:
+    for update in source.updates.values():
+        update.strength = source.strength
+    return AppliedFile(source.updates, source.schedule)
 
 
-def _takes(role: Role, route: Route) -> bool:
-    if role == "single" or route == "both":
-        return True
-    return role == f"{route}_noise"
+class _Files:
+    """The files of a stack; each is read once for both experts, and let go when the next rows come."""
+
+    def __init__(self) -> None:
+        self._read = lru_cache(maxsize=2)(lambda name: read_lora(lora_path(name)))
+
+    def __getitem__(self, name: str) -> LoraFile:
+        return self._read(name)
+
+    def trained_for(self, name: str) -> object:
+        return tandem_metadata(lora_header(lora_path(name)).metadata).get("expert")
 
 
-def _read(item: Assignment, model: ModelPatcher) -> tuple[AdapterSet, FileReport]:
-    layers = linear_layers(require_wan(model, f"model ({item.role})"))
-    matched = match_lora(read_tensors(lora_path(item.file)), layers)
-    for adapter in matched.adapters.values():
-        adapter.strength = item.strength
-        adapter.requires_grad_(False)
-    trained_for = _trained_for(item.file)
-    swapped = {trained_for, item.role} == {"high_noise", "low_noise"}
-    report = file_report(
-        matched,
-        warnings=(f"it was trained for the {trained_for} expert",) if swapped else (),
-        file=item.file,
-        expert=item.role,
-        reason=item.reason,
-        strength=item.strength,
-    )
-    return matched.adapters, report
+class _Expert:
+    """One of the MODELs, and what is known of it."""
+
+    def __init__(self, role: Role, model: ModelPatcher) -> None:
+        self._role: Role = role
+        self._shapes = parameter_shapes(require_wan(model, f"model ({role})"))
+        self._base = base_of_network(self._shapes, role)
+        self._norms = weight_norms(model)
+
+    def read(self, item: Assignment, file: LoraFile) -> tuple[Source, FileReport]:
+        """What a file does to this expert."""
+        part = self._own_part(file, item)
+        matched = match_lora(part.tensors, self._shapes, part.header.settings)
+        schedule = parse_strength(item.schedule) if item.schedule else None
+        report = file_report(
+            matched,
+            Placement(
+                file=item.file,
+                expert=item.role,
+                reason=item.reason,
+                strength=item.strength,
+                row=item.row,
+                schedule=item.schedule,
+                peak=_peak(schedule),
+            ),
+            header=part.header,
+            network=self._base,
+            size=update_size(matched.updates, self._norms),
+            content=content_digest(file.tensors),
+        )
+        return Source(item.file, matched.updates, item.strength, schedule), report
+
+    def _own_part(self, file: LoraFile, item: Assignment) -> LoraFile:
+        """The file without the other expert's keys."""
+        parts = split_experts(file.tensors)
+        if None in parts:
+            return file
+        side = SIDE_OF[self._role]
+        if self._role == "single":
+            if len(parts) == 2:
+                raise UserError(
+                    f"Row {item.row}: {item.file} holds the LoRAs of both experts, but one model is connected.",
+                    "Such a file belongs to the two experts of Wan 2.2 A14B.",
+                    "Connect both experts, or set family to wan 2.2 A14B for a lone one.",
+                )
+            (side,) = parts
+        empty = replace(file.header, tensors={})
+        return LoraFile(split_header(file.header).get(side, empty), parts.get(side, {}))
 
 
-def _judge(number: int, reports: list[FileReport], unmatched: str) -> None:
-    for file in dict.fromkeys(report.file for report in reports):
-        of_file = [report for report in reports if report.file == file]
-        if not any(report.matched for report in of_file):
-            raise UserError(
-                f"Row {number}: {file} matches nothing.\n{_texts(of_file)}\n",
-                "A LoRA for this model names layers that the model has, in their shapes.",
-                "Check that it was trained for this Wan model (2.1, 2.2 A14B or 5B), and which expert "
-                "it is for.",
-            )
-    if unmatched == "ignore":
-        return
-    if doubtful := [report for report in reports if not report.whole or report.warnings]:
-        if unmatched == "error":
-            raise UserError(
-                f"Row {number} does not fit as it is.\n{_texts(doubtful)}\n",
-                "With unmatched = error, every key that matters finds its layer, on the expert that "
-                "the file was trained for.",
-                "Use the file that was made for this model, mend the row, or set unmatched to warn.",
-            )
-        logger.warning("Row %d does not fit as it is.\n%s", number, _texts(doubtful))
-
-
-def _texts(reports: list[FileReport]) -> str:
-    return "\n".join(report.text() for report in reports)
+def _peak(schedule: StrengthSchedule | None) -> float:
+    if schedule is None:
+        return 1.0
+    return max(abs(keyframe.value) for keyframe in schedule.keyframes)

@@ -15,7 +15,7 @@ from torch import nn
 from ...wan.errors import UserError
 from ...wan.expert import LinearShape
 from ...wan.families import Role, Task, task_of
-from .injection import KEY, adapter_sets
+from .injection import KEY, applied_tensors
 
 SAMPLED_VALUES = 16
 """Values of each tensor that go into a digest."""
@@ -160,10 +160,7 @@ def model_digest(model: ModelPatcher) -> str:
                 f"patch {key} {number}.{i} at {entry[0]}": t
                 for i, t in enumerate(_tensors(entry[1]))
             }
-    for number, adapters in enumerate(adapter_sets(model)):
-        for layer, adapter in adapters.items():
-            name = f"adapter {number} {layer} at {adapter.scale}"
-            tensors |= {f"{name}.down": adapter.down, f"{name}.up": adapter.up}
+    tensors |= applied_tensors(model)
     others = ",".join(sorted(set(model.injections) - {KEY}))
     return tensors_digest(tensors, others)
 

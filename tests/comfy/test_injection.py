@@ -10,25 +10,28 @@ import torch
 from safetensors.torch import save_file
 from tandem_wan.wan.errors import UserError
 from tandem_wan.wan.lora.adapters import AdapterSet, LoraAdapter
-from tandem_wan.wan.lora.stack import LoraStack, Row
+from tandem_wan.wan.lora.stack import Blend, LoraStack, Row
 
 pytestmark = pytest.mark.comfy
 LAYERS = ("blocks.0.self_attn.q", "blocks.1.ffn.0", "blocks.3.cross_attn.o")
 
 
 @pytest.mark.parametrize("route", ["both", "high", "low"])
-@pytest.mark.parametrize(("high", "low"), [(1.0, 1.0), (0.5, -0.7), (0.0, 1.0)])
+@pytest.mark.parametrize(
+    ("high", "low", "on"),
+    [(1.0, 1.0, True), (0.5, -0.7, True), (0.0, 1.0, True), (1.0, 1.0, False)],
+)
 def test_a_row_changes_each_layer_by_strength_alpha_over_rank_times_up_down(
-    pair, loras, route, high, low
+    pair, loras, route, high, low, on
 ):
     from tandem_wan.nodes.host.stack import apply_stack
 
     file, tensors = loras("one", rank=4, alpha=2.0)
-    stack = LoraStack((Row(lora=file, route=route, high=high, low=low),))
+    stack = LoraStack((Row(lora=file, route=route, high=high, low=low, on=on),))
     patched, _ = apply_stack(stack, pair, "error")
     strengths = {
-        "high_noise": high if route != "low" else 0.0,
-        "low_noise": low if route != "high" else 0.0,
+        "high_noise": high if on and route != "low" else 0.0,
+        "low_noise": low if on and route != "high" else 0.0,
     }
     for role, model in pair.items():
         for layer in LAYERS:
@@ -70,7 +73,8 @@ def test_an_injection_equals_cores_merged_lora(pair, loras):
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(("ours", "core"))))
-def test_ours_and_cores_bypass_lora_live_on_one_model_in_either_order(pair, loras, order):
+@pytest.mark.parametrize("loader", ["load_bypass_lora_for_models", "load_lora_for_models"])
+def test_ours_and_cores_loras_live_on_one_model_in_either_order(pair, loras, order, loader):
     import comfy.sd
     from tandem_wan.nodes.host.stack import apply_stack
 
@@ -86,7 +90,7 @@ def test_ours_and_cores_bypass_lora_live_on_one_model_in_either_order(pair, lora
 
     def with_core(m):
         with torch.inference_mode():
-            return comfy.sd.load_bypass_lora_for_models(m, None, other, 1.0, 0)[0]
+            return getattr(comfy.sd, loader)(m, None, other, 1.0, 0)[0]
 
     both = model
     for step in order:
@@ -158,7 +162,8 @@ def test_a_pair_the_wrong_way_round_is_seen_by_its_metadata(pair, loras, loras_f
     with pytest.raises(UserError, match="it was trained for the low_noise expert"):
         apply_stack(swapped, pair, "error")
     _, report = apply_stack(swapped, pair, "warn")
-    assert report.text().count("Warning: it was trained for") == 2
+    swapped_roles = [(file.trained_for, file.expert) for file in report.files]
+    assert swapped_roles == [("low_noise", "high_noise"), ("high_noise", "low_noise")]
 
 
 @pytest.mark.parametrize(("route", "expected"), [("auto", 2), ("both", 2), ("high", 1), ("low", 1)])
@@ -180,7 +185,7 @@ def test_a_shape_of_another_model_is_named_before_sampling(pair, loras_folder):
         f"{key}lora_B.weight": torch.ones(3072, 4),
     }
     save_file(tensors, loras_folder / "of_5b.safetensors")
-    with pytest.raises(UserError, match=r"\(4, 3072\) and \(3072, 4\) in the file, \(rank, 128\)"):
+    with pytest.raises(UserError, match=r"\(3072, 3072\) in the file, \(128, 128\) in the model"):
         apply_stack(LoraStack((Row(lora="of_5b.safetensors", route="both"),)), pair, "warn")
 
 
@@ -199,6 +204,109 @@ def test_part_of_a_file_without_a_place_follows_the_policy(pair, loras, loras_fo
     caplog.clear()
     apply_stack(stack, pair, "ignore")
     assert caplog.text == ""
+
+
+def test_a_pair_in_one_file_goes_to_both_experts_each_its_own_part(pair, loras, loras_folder):
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    parts = {}
+    for role, word in (("high_noise", "transformer_1"), ("low_noise", "transformer_2")):
+        _, tensors = loras(role, rank=3)
+        parts[role] = tensors
+        renamed = {
+            k.replace("diffusion_model.", f"diffusion_model.{word}."): v for k, v in tensors.items()
+        }
+        parts.setdefault("file", {}).update(renamed)
+    save_file(parts["file"], loras_folder / "both.safetensors")
+    stack = LoraStack((Row(lora="both.safetensors", high=0.5, low=2.0),))
+    patched, report = apply_stack(stack, pair, "error")
+    assert [file.matched for file in report.files] == [3, 3]
+    for role, strength in (("high_noise", 0.5), ("low_noise", 2.0)):
+        change = _weight(patched[role], LAYERS[0]) - _weight(pair[role], LAYERS[0])
+        expected = strength * _product(parts[role], LAYERS[0])
+        torch.testing.assert_close(change, expected, rtol=0, atol=1e-6)
+    with pytest.raises(UserError, match="holds the LoRAs of both experts"):
+        apply_stack(stack, {"single": pair["low_noise"]}, "error")
+
+
+def test_a_blend_counts_both_files_by_their_shares_on_each_expert(pair, loras):
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    (one, first), (other, second) = loras("one", rank=4), loras("other", rank=2)
+    row = Row(lora=one, route="both", high=0.8, low=-1.0, blend=Blend(lora=other, share=0.25))
+    patched, report = apply_stack(LoraStack((row,)), pair, "error")
+    assert [file.file for file in report.files] == [one, other] * 2
+    for role, strength in (("high_noise", 0.8), ("low_noise", -1.0)):
+        for layer in LAYERS:
+            mixed = 0.75 * _product(first, layer) + 0.25 * _product(second, layer)
+            change = _weight(patched[role], layer) - _weight(pair[role], layer)
+            torch.testing.assert_close(change, strength * mixed, rtol=0, atol=1e-6)
+
+
+def test_each_expert_follows_its_own_schedule(pair, loras):
+    from tandem_wan.nodes.host.injection import applied_files
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    file, _ = loras("scheduled", rank=2)
+    rows = (
+        Row(lora=file, route="both", schedule="0 -> 1", schedule_low="1 -> 0"),
+        Row(lora=file, route="both", schedule="0.5"),
+    )
+    patched, report = apply_stack(LoraStack(rows), pair, "error")
+    schedules = {role: [str(f.schedule) for f in applied_files(m)] for role, m in patched.items()}
+    assert schedules == {"high_noise": ["0@0, 1@1", "0.5"], "low_noise": ["1@0, 0@1", "0.5"]}
+    assert [file.schedule for file in report.files] == ["0 -> 1", "1 -> 0", "0.5", "0.5"]
+    with pytest.raises(UserError, match="Set mode to inject"):
+        apply_stack(LoraStack(rows), pair, "error", mode="merge")
+
+
+def test_a_stack_saved_as_one_lora_does_what_the_stack_does(pair, loras, loras_folder):
+    from tandem_wan.nodes.host.stack import apply_stack, combine_stack
+    from tandem_wan.wan.lora.files import write_safetensors
+
+    (one, _), (other, _) = loras("one", rank=4, alpha=2.0), loras("other", rank=2)
+    rows = (
+        Row(lora=one, route="both", high=0.8, low=0.4),
+        Row(lora=other, route="low", low=-0.7),
+    )
+    stack = LoraStack(rows, ("a sparkler",))
+    combined, _ = combine_stack(stack, pair, "error")
+    for role, lora in combined.items():
+        write_safetensors(loras_folder / f"all_{role}.safetensors", lora.tensors, lora.metadata)
+    saved = Row(lora="all_high_noise.safetensors", lora_low="all_low_noise.safetensors")
+    from_rows, _ = apply_stack(stack, pair, "error")
+    from_file, report = apply_stack(LoraStack((saved,)), pair, "error")
+    assert [file.ranks for file in report.files] == [(4,), (6,)]
+    for role in pair:
+        torch.testing.assert_close(
+            _out(from_file[role]), _out(from_rows[role]), rtol=1e-5, atol=1e-5
+        )
+
+
+def test_merging_is_the_same_change_without_anything_beside_the_layers(pair, loras):
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    file, tensors = loras("merged", rank=4, alpha=2.0)
+    stack = LoraStack((Row(lora=file, route="high", high=-0.5),))
+    patched, _ = apply_stack(stack, pair, "error", mode="merge")
+    assert patched["low_noise"] is pair["low_noise"]
+    assert patched["high_noise"].injections == {} and pair["high_noise"].patches == {}
+    for layer in LAYERS:
+        change = _weight(patched["high_noise"], layer) - _weight(pair["high_noise"], layer)
+        expected = -0.5 * 2.0 / 4 * _product(tensors, layer)
+        torch.testing.assert_close(change, expected, rtol=0, atol=1e-6)
+
+
+def test_an_expert_that_is_not_connected_is_named(pair, loras):
+    from tandem_wan.nodes.host.stack import apply_stack
+
+    file, _ = loras("low_only", rank=2)
+    high = {"high_noise": pair["high_noise"]}
+    with pytest.raises(UserError, match=r"Row 1: .* goes to the low-noise expert \(route is low\)"):
+        apply_stack(LoraStack((Row(lora=file, route="low"),)), high, "error")
+    patched, report = apply_stack(LoraStack((Row(lora=file, route="both", high=0),)), high, "error")
+    assert patched["high_noise"] is high["high_noise"]
+    assert report.notes == (f"{file} -> high_noise: strength 0, not applied",)
 
 
 def test_a_clone_of_a_loaded_model_can_be_injected(pair):

@@ -114,13 +114,16 @@ def test_both_files_hold_what_was_trained_and_read_back_as_loras(toys, store):
     for role, trainer in trainers.items():
         path = store.file(6, role)
         assert path.name == f"mermaid_000006_{role}.safetensors"
-        matched = match_lora(read_tensors(path), trainer.expert.layers())
+        layers = trainer.expert.layers()
+        shapes = {f"{layer}.weight": (s.outputs, s.inputs) for layer, s in layers.items()}
+        matched = match_lora(read_tensors(path), shapes)
         assert matched.leftovers == ()
-        assert matched.adapters.keys() == trainer.adapters.keys()
-        for layer, adapter in matched.adapters.items():
-            assert torch.equal(adapter.down, trainer.adapters[layer].down)
-            assert torch.equal(adapter.up, trainer.adapters[layer].up)
-            assert adapter.alpha == plan.lora.alpha
+        assert matched.updates.keys() == trainer.adapters.updates().keys()
+        for layer, adapter in trainer.adapters.items():
+            found = matched.updates[f"{layer}.weight"]
+            assert torch.equal(found.down, adapter.down)
+            assert torch.equal(found.up, adapter.up)
+            assert found.alpha == plan.lora.alpha
 
 
 def test_metadata_names_run_expert_step_rank_alpha_and_trigger(toys, store):

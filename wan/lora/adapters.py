@@ -10,12 +10,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .updates import LayerPass, Update, UpdateSet
+
 # Attention and feed-forward of every block; embeddings, norms and the head stay as they are.
 DEFAULT_TARGETS = (r"blocks\.\d+\.(self|cross)_attn\.(q|k|v|o)", r"blocks\.\d+\.ffn\.(0|2)")
 
 
-class LoraAdapter(nn.Module):
-    """A low-rank update of one linear layer; `down` is (rank, inputs), `up` is (outputs, rank)."""
+class LoraAdapter(Update):
+    """A low-rank update of one layer's weight; `down` is (rank, inputs), `up` is (outputs, rank).
+
+    A convolution's inputs are its input channels times its kernel, flattened in that order.
+    """
 
     def __init__(
         self, down: torch.Tensor, up: torch.Tensor, alpha: float, dropout: float = 0.0
@@ -23,21 +28,28 @@ class LoraAdapter(nn.Module):
         super().__init__()
         self.down = nn.Parameter(down)
         self.up = nn.Parameter(up)
-        self.alpha = float(alpha)
+        self._alpha = float(alpha)
         self.dropout = dropout
-        self.strength = 1.0
 
     @property
     def rank(self) -> int:
         return self.down.shape[0]
 
     @property
+    def alpha(self) -> float:
+        return self._alpha
+
+    @property
     def scale(self) -> float:
         """What the product is multiplied with: strength * alpha / rank."""
         return self.strength * self.alpha / self.rank
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The update for a layer's input `x` (..., inputs), in x's dtype and on its device."""
+    def delta(self, weight: torch.Tensor) -> torch.Tensor:
+        up, down = (factor.to(weight.device, torch.float32) for factor in (self.up, self.down))
+        return (up @ down * (self.alpha / self.rank)).reshape(weight.shape)
+
+    def forward(self, x: torch.Tensor, layer: LayerPass | None = None) -> torch.Tensor:
+        del layer
         if self.dropout and self.training:
             x = F.dropout(x, self.dropout)
         return F.linear(F.linear(x, self.down.to(x)) * self.scale, self.up.to(x))
@@ -57,6 +69,10 @@ class AdapterSet(Mapping[str, LoraAdapter]):
 
     def __len__(self) -> int:
         return len(self._adapters)
+
+    def updates(self) -> UpdateSet:
+        """The same adapters by the parameter that they change, as files of every kind are held."""
+        return UpdateSet({f"{layer}.weight": adapter for layer, adapter in self.items()})
 
     def parameters(self) -> list[nn.Parameter]:
         """Every factor, in a fixed order: down, up, layer by layer."""

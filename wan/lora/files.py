@@ -1,4 +1,4 @@
-"""LoRA files on disk: safetensors, written beside and renamed, with metadata that says what they are."""
+"""LoRA files on disk: read whatever their layout; written as safetensors, beside and renamed, with metadata."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -14,6 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import UserError
 from .adapters import AdapterSet
+from .header import LoraHeader, broken, header_of, missing, read_header
+from .pickles import SUFFIXES as PICKLES
+from .pickles import read_pickle
+from .recognise import require_lora
+from .settings import adapter_settings
 
 KEY_PREFIX = "diffusion_model."
 """What ComfyUI, diffusers, ai-toolkit and diffusion-pipe all read for Wan."""
@@ -42,16 +48,57 @@ def write_safetensors(
         beside.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class LoraFile:
+    """A LoRA as it lies on disk."""
+
+    header: LoraHeader
+    tensors: Mapping[str, torch.Tensor]
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The file's own; empty for a PyTorch file, which has none."""
+        return self.header.metadata
+
+
+def read_lora(path: Path) -> LoraFile:
+    """A LoRA file, its tensors on the CPU.
+
+    Raises `UserError` when it is missing, cut off, no file of tensors, or holds no LoRA.
+    """
+    header = lora_header(path)
+    require_lora(header, path.name)
+    return LoraFile(header, read_tensors(path))
+
+
+def lora_header(path: Path) -> LoraHeader:
+    """Names, shapes, dtypes and metadata of a LoRA file; of a safetensors file no weight is read."""
+    if _is_pickle(path):
+        return header_of(read_pickle(path), adapter_settings({}, path))
+    _require_safetensors(path, "LoRA")
+    return read_header(path)
+
+
 def read_metadata(path: Path, what: str = "LoRA") -> dict[str, str]:
     """The file's metadata, from its header alone; `what` it should be, for the error."""
-    with _opened(path, what) as file:
-        return dict(file.metadata() or {})
+    if what == "LoRA" and _is_pickle(path):
+        if not path.is_file():
+            raise missing(path)
+        return {}
+    _require_safetensors(path, what)
+    return dict(read_header(path, what).metadata)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Every tensor of the file, on the CPU."""
-    with _opened(path, "LoRA"):
+    if _is_pickle(path):
+        return read_pickle(path)
+    _require_safetensors(path, "LoRA")
+    read_header(path)
+    try:
         return load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise broken(path, str(error)) from error
 
 
 def tandem_metadata(metadata: Mapping[str, str]) -> dict[str, object]:
@@ -63,24 +110,14 @@ def tandem_metadata(metadata: Mapping[str, str]) -> dict[str, object]:
     return entry if isinstance(entry, dict) else {}
 
 
-def _opened(path: Path, what: str) -> safetensors.safe_open:
+def _is_pickle(path: Path) -> bool:
+    return path.suffix.lower() in PICKLES
+
+
+def _require_safetensors(path: Path, what: str) -> None:
     if path.suffix.lower() not in (".safetensors", ".sft"):
         raise UserError(
             f"{path.name} is a {path.suffix or 'nameless'} file.",
             f"A {what} is read from a .safetensors file, which cannot carry code.",
             "Convert it to safetensors with the program that wrote it.",
         )
-    try:
-        return safetensors.safe_open(path, framework="pt")
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} is not there.",
-            f"A {what} is a file in a folder of models.",
-            "Check the name, or copy the file there.",
-        ) from None
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path.name} cannot be read as safetensors ({error}).",
-            "A whole safetensors file has a header and all the bytes that the header names.",
-            "The file is truncated or not a safetensors file: download or copy it again.",
-        ) from error

@@ -1,38 +1,34 @@
-"""A stack of LoRAs as rows of JSON: which file, how strong, for which expert."""
+"""A stack of LoRAs: rows, the other halves of their pairs, and the expert that each file goes to."""
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
-from ..errors import UserError
+from .kinds import KINDS
+from .pair_names import Side
+from .pairing import SIDE_OF, PairFinder, Pairing
+from .rows import ROUTES, Blend, Route, Row, parse_rows, rows_json
 
-Route = Literal["auto", "both", "high", "low"]
-ROUTES: tuple[Route, ...] = ("auto", "both", "high", "low")
-# Part of the row's shape for good, but without effect until the strength schedule and blending exist.
-NOT_YET = ("schedule", "schedule_low", "blend")
+__all__ = [
+    "ROUTES",
+    "Blend",
+    "LoraStack",
+    "PlacedRow",
+    "Route",
+    "Row",
+    "alone",
+    "decide_route",
+    "expert_in_name",
+    "parse_rows",
+    "place_rows",
+    "rows_json",
+    "with_pairs",
+]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One LoRA of a stack. `lora` alone follows `route`; with `lora_low`, `lora` is the high expert's."""
-
-    lora: str
-    lora_low: str | None = None
-    on: bool = True
-    high: float = 1.0
-    """Strength on the high-noise expert, or on a single model."""
-    low: float = 1.0
-    """Strength on the low-noise expert."""
-    route: Route = "auto"
-    kind: str | None = None
-    schedule: str | None = None
-    schedule_low: str | None = None
-    blend: Any = None
+RowOrBlend = TypeVar("RowOrBlend", Row, Blend)
 
 
 @dataclass(frozen=True)
@@ -52,92 +48,122 @@ class LoraStack:
         )
 
 
-def parse_rows(text: str) -> tuple[Row, ...]:
-    """The rows of a JSON list; an error names the row, counted from 1."""
-    try:
-        entries = json.loads(text or "[]")
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"rows is not JSON ({error}).", "It is a list of rows.", f"For example: {_EXAMPLE}"
-        ) from error
-    if not isinstance(entries, list):
-        raise UserError(
-            f"rows is a {type(entries).__name__}.",
-            "It is a list of rows.",
-            f"For example: {_EXAMPLE}",
+def with_pairs(
+    rows: tuple[Row, ...], finder: PairFinder
+) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """The rows with the other halves of their pairs, and what was found, in words.
+
+    A row that is on, with `lora` alone and route auto, takes the other half when it is certain. When the other half
+    has a row of its own, each goes to its own expert. When it is not certain nothing is taken, and the note names
+    the candidates. The same rows come out however often this is done.
+    """
+    written = [alone(row) for row in rows]
+    named_in = {file: number for number, row in enumerate(written, 1) for file in _files(row)}
+    result, notes = [], []
+    for at, row in enumerate(written):
+        if row.on and row.route == "auto" and row.lora_low is None:
+            pairing = finder.find(row.lora)
+            row, note = _paired(row, pairing, named_in)
+            notes += [f"Row {at + 1}: {note}"] if note else []
+        if row.on and row.blend is not None and row.blend.lora_low is None and row.route == "auto":
+            pairing = finder.find(row.blend.lora)
+            if pairing.verdict == "pair":
+                notes.append(f"Row {at + 1}, blend: {_taken(row.blend.lora, pairing)}")
+                row = replace(row, blend=_both_halves(row.blend, pairing))
+        result.append(row)
+    return tuple(result), tuple(notes)
+
+
+def alone(row: Row) -> Row:
+    """The row as it was written: without the half that was found, for a single model."""
+    blend = row.blend
+    if blend is not None and blend.named is not None:
+        blend = replace(blend, lora=blend.named, lora_low=None, named=None)
+    if row.named is None:
+        return replace(row, blend=blend)
+    return replace(row, lora=row.named, lora_low=None, named=None, blend=blend)
+
+
+def _paired(row: Row, pairing: Pairing, named_in: Mapping[str, int]) -> tuple[Row, str]:
+    """`named_in` is the row that names a file."""
+    if pairing.verdict == "ask":
+        candidates = " or ".join(pairing.candidates)
+        return row, (
+            f"{row.lora} may belong with {candidates} ({pairing.reason}), and was taken alone. Set lora_low to take a "
+            "pair, or route if it stands alone."
         )
-    return tuple(_row(number, entry) for number, entry in enumerate(entries, 1))
-
-
-def rows_json(rows: tuple[Row, ...]) -> str:
-    """The rows as text that `parse_rows` reads back."""
-    return json.dumps([{f.name: getattr(row, f.name) for f in fields(Row)} for row in rows])
-
-
-_EXAMPLE = '[{"lora": "x_high_noise.safetensors", "lora_low": "x_low_noise.safetensors", "high": 1.0, "low": 1.0}]'
-
-
-def _row(number: int, entry: object) -> Row:
-    where = f"Row {number}"
-    if not isinstance(entry, Mapping):
-        raise UserError(
-            f"{where} is {entry!r}.",
-            "A row is an object with at least `lora`.",
-            f"For example: {_EXAMPLE}",
+    if pairing.verdict == "none":
+        return row, ""
+    partner, side = pairing.partner(row.lora), pairing.side(row.lora)
+    if partner in named_in:
+        return replace(row, route=side), (
+            f"{row.lora} goes to the {side}-noise expert alone: its other half {partner} is in row {named_in[partner]}."
         )
-    known = [f.name for f in fields(Row)]
-    if unknown := sorted(set(entry) - set(known)):
-        raise UserError(
-            f"{where} has {', '.join(unknown)}.",
-            f"A row can have {', '.join(known)}.",
-            "Check the spelling.",
-        )
-    if not isinstance(entry.get("lora"), str) or not entry["lora"].strip():
-        raise UserError(
-            f"{where} names no LoRA.",
-            "`lora` is the name of a file in a loras folder.",
-            "Add it to the row.",
-        )
-    for name, kinds, expected in _FIELD_TYPES:
-        if name in entry and not _is(entry[name], kinds):
-            raise UserError(
-                f"{where}: {name} is {entry[name]!r}.",
-                f"It can be {expected}.",
-                "Change it in the row.",
-            )
-    if entry.get("route", "auto") not in ROUTES:
-        raise UserError(
-            f"{where}: route is {entry['route']!r}.",
-            f"It can be {', '.join(ROUTES)}.",
-            "Choose one of them.",
-        )
-    for name in NOT_YET:
-        if entry.get(name) is not None:
-            raise UserError(
-                f"{where}: {name} is set.",
-                f"{name} is reserved and has no effect in this version.",
-                f"Set {name} to null.",
-            )
-    return _with_numbers(Row(**entry))
+    return _both_halves(row, pairing), _taken(row.lora, pairing)
 
 
-_FIELD_TYPES: tuple[tuple[str, tuple[type, ...], str], ...] = (
-    ("lora_low", (str, type(None)), "a file name or null"),
-    ("on", (bool,), "true or false"),
-    ("high", (int, float), "a number, for example 1.0"),
-    ("low", (int, float), "a number, for example 1.0"),
-    ("kind", (str, type(None)), "a word or null"),
-)
+def _both_halves(written: RowOrBlend, pairing: Pairing) -> RowOrBlend:
+    return replace(written, lora=pairing.high, lora_low=pairing.low, named=written.lora)
 
 
-def _is(value: object, kinds: tuple[type, ...]) -> bool:
-    if isinstance(value, float) and not math.isfinite(value):
-        return False
-    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+def _taken(file: str, pairing: Pairing) -> str:
+    side = "low" if pairing.side(file) == "high" else "high"
+    return f"{file} takes its other half {pairing.partner(file)} ({side} noise): {pairing.reason}."
 
 
-def _with_numbers(row: Row) -> Row:
-    return replace(row, high=float(row.high), low=float(row.low))
+def _files(row: Row | Blend) -> tuple[str, ...]:
+    return (row.lora,) if row.lora_low is None else (row.lora, row.lora_low)
+
+
+@dataclass(frozen=True)
+class PlacedRow:
+    """A row that is on, and the files that it puts on each expert."""
+
+    number: int
+    """Its place in the stack, from 1."""
+    row: Row
+    files: Mapping[Side, str]
+    """The row's own file by expert; an expert that it leaves out, or where its strength is 0, is missing."""
+    reason: str
+    """Why these experts."""
+
+    def strength(self, side: Side) -> float:
+        """The row's strength on an expert."""
+        return self.row.high if side == "high" else self.row.low
+
+    def files_on(self, side: Side) -> tuple[str, ...]:
+        """Every file on an expert, with the one that is mixed in."""
+        if side not in self.files:
+            return ()
+        blend = self.row.blend
+        if blend is None:
+            return (self.files[side],)
+        mixed = blend.lora_low if side == "low" and blend.lora_low is not None else blend.lora
+        return self.files[side], mixed
+
+
+def place_rows(
+    rows: tuple[Row, ...], metadata_expert: Callable[[str], object]
+) -> tuple[PlacedRow, ...]:
+    """Where the rows that are on go on a pair of experts; `metadata_expert` gives what a file says of itself."""
+    placed = []
+    for number, row in enumerate(rows, 1):
+        if not row.on:
+            continue
+        route, reason = row.route, "the row names a pair"
+        if row.lora_low is None:
+            route, reason = decide_route(row, metadata_expert(row.lora))
+        elif row.named is not None:
+            reason = "its pair was found"
+        halves: dict[Side, str] = {"high": row.lora, "low": row.lora_low or row.lora}
+        strengths: dict[Side, float] = {"high": row.high, "low": row.low}
+        files: dict[Side, str] = {
+            side: file
+            for side, file in halves.items()
+            if route in ("auto", "both", side) and strengths[side] != 0
+        }
+        placed.append(PlacedRow(number, row, files, reason))
+    return tuple(placed)
 
 
 # A word says something about experts when it stands before "noise", in capitals, at the end, or before a
@@ -168,13 +194,13 @@ def expert_in_name(name: str) -> Literal["high", "low"] | None:
 
 
 def decide_route(row: Row, metadata_expert: object) -> tuple[Route, str]:
-    """Where a row without `lora_low` goes, and the reason: route, then metadata, then the file's name."""
+    """Where a row without `lora_low` goes, and why: route, then metadata, then the file's name, then its kind."""
     if row.route != "auto":
         return row.route, f"route is {row.route}"
-    if metadata_expert in ("high_noise", "low_noise"):
-        return (
-            "high" if metadata_expert == "high_noise" else "low"
-        ), f"its metadata says {metadata_expert}"
+    if metadata_expert in SIDE_OF:
+        return SIDE_OF[metadata_expert], f"its metadata says {metadata_expert}"
     if side := expert_in_name(row.lora):
         return side, f"its name says {side}"
+    if row.kind is not None and KINDS[row.kind].route == "low":
+        return "low", f"{row.kind} goes to low noise, and neither metadata nor name says otherwise"
     return "both", "neither its metadata nor its name speaks of one expert"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tandem_wan.wan.lora import files
 from tandem_wan.wan.errors import UserError
+from tandem_wan.wan.lora import files
 from tandem_wan.wan.lora.adapters import AdapterSet, LoraAdapter
 from tandem_wan.wan.lora.files import (
     adapter_tensors,
@@ -116,6 +116,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("name", ["evil.pt", "evil.ckpt", "evil.bin", "evil.pth", "evil"])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_pickle_is_refused_and_its_code_never_runs(tmp_path, monkeypatch, name):
     trap = tmp_path / "sprung"
     monkeypatch.setenv("TANDEM_TRAP", str(trap))

@@ -1,222 +1,257 @@
-"""One LoRA in every spelling means the same; what does not fit is said with its cause."""
+"""One LoRA in every spelling means the same on a network with Wan's real names."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
-from tandem_wan.wan.expert import LinearShape
 from tandem_wan.wan.lora.adapters import AdapterSet, LoraAdapter
 from tandem_wan.wan.lora.files import adapter_tensors
-from tandem_wan.wan.lora.keys import FLAT_PREFIXES, PREFIXES, SUFFIXES, Leftover, match_lora
+from tandem_wan.wan.lora.header import header_of
+from tandem_wan.wan.lora.keys import match_header, match_lora
+from tandem_wan.wan.lora.names import NetworkNames
+from tandem_wan.wan.lora.updates import UpdateSet
+from tandem_wan.wan.miniature.layouts import TransformerSize, transformer_layout
 
-RANK, WIDTH, FFN = 4, 12, 20
-LAYERS = {
-    f"blocks.{block}.{attention}.{name}": LinearShape(WIDTH, WIDTH)
-    for block in (0, 1, 10)
-    for attention in ("self_attn", "cross_attn")
-    for name in "qkvo"
-}
-for block in (0, 1, 10):
-    LAYERS[f"blocks.{block}.ffn.0"] = LinearShape(WIDTH, FFN)
-    LAYERS[f"blocks.{block}.ffn.2"] = LinearShape(FFN, WIDTH)
-
-# Each Wan layer under the name that diffusers gives it.
-DIFFUSERS = {
-    **{f"self_attn.{name}": f"attn1.to_{name}" for name in "qkv"},
-    **{f"cross_attn.{name}": f"attn2.to_{name}" for name in "qkv"},
+RANK = 4
+WAN = transformer_layout(TransformerSize(width=16, ffn_width=24, text_width=8, layers=12))
+LAYERS = [
+    name.removesuffix(".weight")
+    for name, shape in WAN.items()
+    if name.endswith(".weight") and len(shape) == 2
+]
+# Each Wan name under the one that diffusers gives it, inside a block and outside.
+DIFFUSERS_BLOCK = {
+    "self_attn.q": "attn1.to_q",
+    "self_attn.k": "attn1.to_k",
+    "self_attn.v": "attn1.to_v",
     "self_attn.o": "attn1.to_out.0",
+    "self_attn.norm_q": "attn1.norm_q",
+    "self_attn.norm_k": "attn1.norm_k",
+    "cross_attn.q": "attn2.to_q",
+    "cross_attn.k": "attn2.to_k",
+    "cross_attn.v": "attn2.to_v",
     "cross_attn.o": "attn2.to_out.0",
+    "cross_attn.norm_q": "attn2.norm_q",
+    "cross_attn.norm_k": "attn2.norm_k",
     "ffn.0": "ffn.net.0.proj",
     "ffn.2": "ffn.net.2",
+    "norm3": "norm2",
+    "modulation": "scale_shift_table",
 }
-DOWNS = [suffix for suffix, part in SUFFIXES if part == "down"]
-UPS = [suffix for suffix, part in SUFFIXES if part == "up"]
+DIFFUSERS_OUTER = {
+    "patch_embedding": "patch_embedding",
+    "text_embedding.0": "condition_embedder.text_embedder.linear_1",
+    "text_embedding.2": "condition_embedder.text_embedder.linear_2",
+    "time_embedding.0": "condition_embedder.time_embedder.linear_1",
+    "time_embedding.2": "condition_embedder.time_embedder.linear_2",
+    "time_projection.1": "condition_embedder.time_proj",
+    "head.head": "proj_out",
+    "head.modulation": "scale_shift_table",
+}
 
 
-def as_diffusers(layer: str) -> str:
-    _, block, kind = layer.split(".", 2)
-    return f"blocks.{block}.{DIFFUSERS[kind]}"
+def as_diffusers(name: str) -> str:
+    if not name.startswith("blocks."):
+        return DIFFUSERS_OUTER[name]
+    _, block, rest = name.split(".", 2)
+    return f"blocks.{block}.{DIFFUSERS_BLOCK[rest]}"
 
 
-def lora(alpha: float = 2.0) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
+def flat(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def leaking(name: str) -> str:
+    return name.replace("self_attn", "_orig_mod.self_attn")
+
+
+AB = (".lora_A.weight", ".lora_B.weight", ".alpha")
+DEFAULT = (".lora_A.default.weight", ".lora_B.default.weight", ".alpha")
+OTHER_ADAPTER = (".lora_A.motion.weight", ".lora_B.motion.weight", ".alpha")
+DOWN_UP = (".lora_down.weight", ".lora_up.weight", ".alpha")
+DOTTED = (".lora.down.weight", ".lora.up.weight", ".alpha")
+BARE_AB = (".lora_A", ".lora_B", ".alpha")
+Spelling = tuple[Callable[[str], str], tuple[str, str, str], str]
+
+
+def after(prefix: str, rename: Callable[[str], str] = str) -> Callable[[str], str]:
+    return lambda layer: prefix + rename(layer)
+
+
+def flat_diffusers(name: str) -> str:
+    return flat(as_diffusers(name))
+
+
+SPELLINGS: dict[str, Spelling] = {
+    "native": (after("diffusion_model."), AB, "diffusion_model.*"),
+    "native, down and up": (after("diffusion_model."), DOWN_UP, "diffusion_model.*"),
+    "musubi, kohya": (after("lora_unet_", flat), DOWN_UP, "lora_unet_*"),
+    "VideoX-Fun": (after("lora_unet__", flat), DOWN_UP, "lora_unet__*"),
+    "DiffSynth": (after(""), DEFAULT, "bare names"),
+    "DiffSynth with pipe": (after("pipe.dit."), DEFAULT, "pipe.dit.*"),
+    "bare": (after(""), AB, "bare names"),
+    "PEFT": (after("base_model.model."), AB, "base_model.model.*"),
+    "PEFT, raw": (after("base_model.model."), DEFAULT, "base_model.model.*"),
+    "PEFT, another adapter": (after("base_model.model."), OTHER_ADAPTER, "base_model.model.*"),
+    "compiled": (after("diffusion_model._orig_mod."), AB, "diffusion_model._orig_mod.*"),
+    "compiled inside": (after("diffusion_model.", leaking), AB, "diffusion_model.*"),
+    "kohya, compiled": (after("lora_unet__orig_mod_", flat), DOWN_UP, "lora_unet_*"),
+    "diffusers": (after("transformer.", as_diffusers), AB, "transformer.*, diffusers names"),
+    "diffusers, old": (
+        after("transformer.", as_diffusers),
+        DOTTED,
+        "transformer.*, diffusers names",
+    ),
+    "diffusers, low": (
+        after("transformer_2.", as_diffusers),
+        AB,
+        "transformer_2.*, diffusers names",
+    ),
+    "diffusers, bare": (after("", as_diffusers), AB, "bare names, diffusers names"),
+    "PEFT on diffusers": (
+        after("base_model.model.", as_diffusers),
+        AB,
+        "base_model.model.*, diffusers names",
+    ),
+    "ai-toolkit, high": (
+        after("diffusion_model.transformer_1."),
+        AB,
+        "diffusion_model.transformer_1.*",
+    ),
+    "ai-toolkit, low": (
+        after("diffusion_model.transformer_2."),
+        AB,
+        "diffusion_model.transformer_2.*",
+    ),
+    "SimpleTuner for ComfyUI": (
+        after("diffusion_model.", as_diffusers),
+        AB,
+        "diffusion_model.*, diffusers names",
+    ),
+    "SimpleTuner LyCORIS": (
+        after("lycoris_", flat_diffusers),
+        DOWN_UP,
+        "lycoris_*, diffusers names",
+    ),
+    "LyCORIS": (after("lycoris_", flat), DOWN_UP, "lycoris_*"),
+    "OneTrainer": (
+        after("lora_transformer_", flat_diffusers),
+        DOWN_UP,
+        "lora_transformer_*, diffusers names",
+    ),
+    "kohya on diffusers": (
+        after("lora_unet_", flat_diffusers),
+        DOWN_UP,
+        "lora_unet_*, diffusers names",
+    ),
+    "whole checkpoint": (after("model.diffusion_model."), AB, "model.diffusion_model.*"),
+    "without .weight": (after("diffusion_model."), BARE_AB, "diffusion_model.*"),
+}
+
+
+def lora(alpha: float = 2.0) -> AdapterSet:
     generator = torch.Generator().manual_seed(0)
-    return {
-        layer: (
-            torch.randn(RANK, shape.inputs, generator=generator),
-            torch.randn(shape.outputs, RANK, generator=generator),
-            alpha,
-        )
-        for layer, shape in LAYERS.items()
-    }
+
+    def adapter(layer: str) -> LoraAdapter:
+        outputs, inputs = WAN[f"{layer}.weight"]
+        down = torch.randn(RANK, inputs, generator=generator)
+        return LoraAdapter(down, torch.randn(outputs, RANK, generator=generator), alpha)
+
+    return AdapterSet({layer: adapter(layer) for layer in LAYERS})
 
 
-def spelled(name, down: str, up: str, with_alpha: bool = True) -> dict[str, torch.Tensor]:
-    """The LoRA's tensors under `name(layer)` and the given suffixes."""
+def spelled(name: str, with_alpha: bool = True) -> dict[str, torch.Tensor]:
+    rename, (down, up, alpha), _ = SPELLINGS[name]
     tensors = {}
-    for layer, (a, b, alpha) in lora().items():
-        tensors |= {name(layer) + down: a, name(layer) + up: b}
+    for layer, adapter in lora().items():
+        tensors[rename(layer) + down] = adapter.down.detach()
+        tensors[rename(layer) + up] = adapter.up.detach()
         if with_alpha:
-            tensors[name(layer) + ".alpha"] = torch.tensor(alpha)
+            tensors[rename(layer) + alpha] = torch.tensor(adapter.alpha)
     return tensors
 
 
-def assert_same_lora(tensors: dict[str, torch.Tensor], alpha: float) -> None:
-    matched = match_lora(tensors, LAYERS)
-    assert matched.leftovers == ()
-    assert matched.num_modules == len(LAYERS)
-    assert matched.adapters.keys() == LAYERS.keys()
-    for layer, (a, b, _) in lora().items():
-        adapter = matched.adapters[layer]
-        assert torch.equal(adapter.down, a)
-        assert torch.equal(adapter.up, b)
-        assert adapter.alpha == alpha
+def assert_same(updates: UpdateSet, expected: AdapterSet) -> None:
+    assert updates.keys() == {f"{layer}.weight" for layer in expected}
+    for layer, adapter in expected.items():
+        found = updates[f"{layer}.weight"]
+        weight = torch.empty(WAN[f"{layer}.weight"])
+        assert torch.equal(found.delta(weight), adapter.delta(weight))
+        assert (found.rank, found.alpha) == (adapter.rank, adapter.alpha)
 
 
 @pytest.mark.parametrize("with_alpha", [True, False], ids=["alpha", "no alpha"])
-@pytest.mark.parametrize(("down", "up"), zip(DOWNS, UPS, strict=True))
-@pytest.mark.parametrize("prefix", PREFIXES)
-def test_every_prefix_with_every_suffix_is_the_same_lora(prefix, down, up, with_alpha):
-    tensors = spelled(lambda layer: prefix + layer, down, up, with_alpha)
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_every_spelling_is_the_same_lora(spelling, with_alpha):
+    matched = match_lora(spelled(spelling, with_alpha), WAN)
+    assert matched.leftovers == ()
+    assert matched.num_modules == len(LAYERS)
     # A file without alpha means alpha = rank.
-    assert_same_lora(tensors, 2.0 if with_alpha else RANK)
+    assert_same(matched.updates, lora(2.0 if with_alpha else RANK))
+    assert matched.layout == SPELLINGS[spelling][2]
+    assert matched.kinds == ("LoRA",)
 
 
-@pytest.mark.parametrize(("down", "up"), zip(DOWNS, UPS, strict=True))
-@pytest.mark.parametrize("prefix", PREFIXES)
-def test_diffusers_names_are_the_same_lora(prefix, down, up):
-    assert_same_lora(spelled(lambda layer: prefix + as_diffusers(layer), down, up), 2.0)
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_the_header_alone_tells_the_same(spelling):
+    tensors = spelled(spelling)
+    by_header, by_tensors = match_header(header_of(tensors), WAN), match_lora(tensors, WAN)
+    for name in ("changes", "num_modules", "leftovers", "layout", "ranks", "alphas", "kinds"):
+        assert getattr(by_header, name) == getattr(by_tensors, name)
+    assert by_header.ranks == (RANK,)
+    assert by_header.alphas == (2.0,)
 
 
-@pytest.mark.parametrize(("down", "up"), zip(DOWNS, UPS, strict=True))
-@pytest.mark.parametrize("prefix", FLAT_PREFIXES)
-def test_kohyas_flat_names_are_the_same_lora(prefix, down, up):
-    assert_same_lora(spelled(lambda layer: prefix + layer.replace(".", "_"), down, up), 2.0)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn])
+def test_factors_are_kept_in_the_format_of_the_file(dtype):
+    tensors = {key: tensor.to(dtype) for key, tensor in spelled("native").items()}
+    matched = match_lora(tensors, WAN)
+    assert len(matched.updates) == len(LAYERS)
+    assert {factor.dtype for factor in matched.updates.parameters()} == {dtype}
+    assert matched.alphas == (2.0,)
 
 
 def test_our_own_files_are_read_back_as_they_were_written():
-    adapters = AdapterSet(
-        {layer: LoraAdapter(a, b, alpha) for layer, (a, b, alpha) in lora().items()}
-    )
-    assert_same_lora(adapter_tensors(adapters), 2.0)
+    assert_same(match_lora(adapter_tensors(lora()), WAN).updates, lora())
 
 
-def test_the_readers_spellings_pair_up_and_are_the_published_ones():
-    assert len(DOWNS) == len(UPS) == 4
-    assert {"diffusion_model.", "transformer.", "base_model.model.", "pipe.dit.", ""} <= set(
-        PREFIXES
-    )
+def test_both_attentions_of_diffusers_keep_apart():
+    tensors = spelled("diffusers")
+    only_self = {key: tensor for key, tensor in tensors.items() if ".attn1." in key}
+    targets = match_lora(only_self, WAN).updates.keys()
+    assert {target.split(".")[2] for target in targets} == {"self_attn"}
 
 
-def only_q(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
-    stem = "diffusion_model.blocks.0.self_attn.q"
-    parts = {
-        "lora_A.weight": torch.randn(RANK, WIDTH),
-        "lora_B.weight": torch.randn(WIDTH, RANK),
-        "alpha": torch.tensor(4.0),
-    }
-    parts |= {name.replace("__", "."): tensor for name, tensor in changes.items()}
-    return {f"{stem}.{name}": t for name, t in parts.items() if t is not None}
+def test_every_name_of_the_network_has_one_in_diffusers_that_leads_back():
+    names = NetworkNames(WAN)
+    for parameter in WAN:
+        layer = parameter.removesuffix(".weight").removesuffix(".bias")
+        for name in (layer, as_diffusers(layer), flat(f"lora_unet_{as_diffusers(layer)}")):
+            assert names.find(name).path == layer
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"lora_A__weight": torch.randn(RANK, WIDTH + 1)},
-        {"lora_B__weight": torch.randn(WIDTH + 1, RANK)},
-        {"lora_B__weight": torch.randn(WIDTH, RANK + 1)},
-        {"lora_A__weight": torch.randn(RANK, WIDTH, 1, 1)},
-        {"lora_A__weight": torch.randn(WIDTH)},
-    ],
-    ids=["inputs", "outputs", "ranks differ", "a convolution", "one axis"],
-)
-def test_a_wrong_shape_leaves_all_of_its_keys_over_with_both_shapes(wrong):
-    tensors = only_q(**wrong)
-    matched = match_lora(tensors, LAYERS)
-    assert len(matched.adapters) == 0
-    assert {left.key for left in matched.leftovers} == set(tensors)
-    for left in matched.leftovers:
-        assert left.cause == "shape"
-        assert f"(rank, {WIDTH}) and ({WIDTH}, rank) in the model" in left.detail
-        shapes = [str(tuple(t.shape)) for key, t in tensors.items() if "weight" in key]
-        assert all(shape in left.detail for shape in shapes)
-
-
-@pytest.mark.parametrize("missing", ["lora_A__weight", "lora_B__weight"])
-def test_half_a_pair_is_left_over(missing):
-    matched = match_lora(only_q(**{missing: None}), LAYERS)
-    assert len(matched.adapters) == 0
-    assert [left.cause for left in matched.leftovers] == ["half a pair"] * 2
-
-
-def test_a_layer_that_the_model_has_not_is_left_over_and_the_rest_is_used():
-    stem = "diffusion_model.blocks.0.cross_attn.k_img"
-    extra = {
-        f"{stem}.lora_A.weight": torch.randn(RANK, WIDTH),
-        f"{stem}.lora_B.weight": torch.randn(WIDTH, RANK),
-    }
-    matched = match_lora(only_q() | extra, LAYERS)
-    assert list(matched.adapters) == ["blocks.0.self_attn.q"]
-    assert matched.num_modules == 2
-    assert set(matched.leftovers) == {Leftover(key, "no such layer") for key in extra}
+def test_names_that_the_network_has_not_are_not_guessed():
+    names = NetworkNames(WAN)
+    for stem in (
+        "blocks.12.self_attn.q",
+        "self_attn.q",
+        "blocks.0.self_attn",
+        "lora_unet_blocks_0_ffn",
+    ):
+        assert names.find(stem).path is None
 
 
 @pytest.mark.parametrize(
-    "key",
-    [
-        "diffusion_model.blocks.0.self_attn.q.dora_scale",
-        "diffusion_model.blocks.0.self_attn.norm_q.diff",
-        "diffusion_model.blocks.0.self_attn.q.diff_b",
-        "diffusion_model.blocks.0.self_attn.q.lokr_w1",
-        "diffusion_model.blocks.0.self_attn.q.hada_w1_a",
-    ],
+    ("keys", "layout"),
+    [(["x.weight"], "no LoRA keys"), ([], "no LoRA keys"), (["y.alpha"], "bare names")],
 )
-def test_keys_of_other_methods_are_named_and_not_dropped(key):
-    matched = match_lora(only_q() | {key: torch.ones(WIDTH)}, LAYERS)
-    assert len(matched.adapters) == 1
-    assert matched.leftovers == (Leftover(key, "unknown kind of key"),)
+def test_the_spelling_is_named_for_the_report(keys, layout):
+    assert match_lora({key: torch.ones(1) for key in keys}, WAN).layout == layout
 
 
-def test_every_key_is_either_used_or_left_over():
-    tensors = only_q() | {"junk": torch.ones(1), "lora_unet_x.lora_up.weight": torch.ones(2, 2)}
-    tensors["diffusion_model.blocks.1.ffn.0.alpha"] = torch.tensor(1.0)
-    matched = match_lora(tensors, LAYERS)
-    assert {left.key: left.cause for left in matched.leftovers} == {
-        "junk": "unknown kind of key",
-        "lora_unet_x.lora_up.weight": "no such layer",
-        "diffusion_model.blocks.1.ffn.0.alpha": "half a pair",
-    }
-
-
-def test_a_layer_that_a_file_names_twice_is_not_dropped_in_silence():
-    twice = only_q() | {
-        key.replace("diffusion_model.", "transformer."): tensor for key, tensor in only_q().items()
-    }
-    matched = match_lora(twice, LAYERS)
-    used = 3 * len(matched.adapters)
-    assert used + len(matched.leftovers) == len(twice)
-
-
-def test_a_factor_that_a_file_names_twice_is_not_dropped_in_silence():
-    stem = "diffusion_model.blocks.0.self_attn.q"
-    twice = only_q() | {f"{stem}.lora_down.weight": torch.zeros(RANK, WIDTH)}
-    matched = match_lora(twice, LAYERS)
-    assert 3 * len(matched.adapters) + len(matched.leftovers) == len(twice)
-
-
-def test_the_matched_factors_are_copies():
-    tensors = only_q()
-    adapter = match_lora(tensors, LAYERS).adapters["blocks.0.self_attn.q"]
-    tensors["diffusion_model.blocks.0.self_attn.q.lora_A.weight"].zero_()
-    assert adapter.down.abs().sum() > 0
-
-
-@pytest.mark.parametrize(
-    ("tensors", "layout"),
-    [
-        (only_q(), "diffusion_model.*"),
-        ({"lora_unet__blocks_0_ffn_0.alpha": torch.ones(1)}, "lora_unet__*"),
-        ({"blocks.0.ffn.0.alpha": torch.ones(1)}, "bare names"),
-        ({"model.weight": torch.ones(1)}, "no LoRA keys"),
-        ({}, "no LoRA keys"),
-    ],
-)
-def test_the_spelling_is_named_for_the_report(tensors, layout):
-    assert match_lora(tensors, LAYERS).layout == layout
+def test_the_matched_factors_are_copies_and_frozen():
+    tensors = spelled("native")
+    updates = match_lora(tensors, WAN).updates
+    for tensor in tensors.values():
+        tensor.zero_()
+    assert all(factor.any() and not factor.requires_grad for factor in updates.parameters())

@@ -1,0 +1,162 @@
+"""The node that saves a stack as one LoRA for each expert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from comfy_api.latest import io
+
+from ..wan.errors import UserError
+from ..wan.families import FAMILIES
+from ..wan.lora.files import write_safetensors
+from ..wan.lora.recipe_store import checked_name
+from ..wan.lora.stack import LoraStack, Row
+from . import sockets
+from .host.loras import for_models
+from .host.places import lora_name, publish_folder
+from .host.progress import node_text
+from .host.setup import models_by_role
+from .host.stack import combine_stack
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+    from ..wan.families import Role
+    from ..wan.lora.combine import CombinedLora
+    from ..wan.lora.judge import Policy
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+class TandemSaveLora(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TandemSaveLora",
+            display_name="Tandem Save Stack As LoRA",
+            category="Tandem/lora",
+            description="Writes all that a stack does, blends and strengths included, into one LoRA file for each "
+            "expert. Ranks are put side by side, so nothing is approximated; the file is as large as its parts.",
+            search_aliases=["merge loras", "blend loras", "combine loras", "save lora"],
+            is_output_node=True,
+            inputs=[
+                sockets.Stack.Input(
+                    "stack", tooltip="The stack to save. Its rows have no schedules."
+                ),
+                io.String.Input(
+                    "name",
+                    tooltip="The files are called NAME_high_noise and NAME_low_noise, or NAME for a single model, "
+                    "in the first loras folder. For example anime_fast.",
+                ),
+                io.Model.Input("model_high", optional=True, tooltip=sockets.HIGH_TIP),
+                io.Model.Input("model_low", optional=True, tooltip=sockets.LOW_TIP),
+                io.Combo.Input(
+                    "family",
+                    options=list(FAMILIES),
+                    default="auto",
+                    optional=True,
+                    tooltip="auto: two models are Wan 2.2 A14B, one is a single model. Set wan 2.2 A14B for a lone "
+                    "expert.",
+                ),
+                io.Combo.Input(
+                    "unmatched",
+                    options=["error", "warn", "ignore"],
+                    default="error",
+                    optional=True,
+                    tooltip="If part of a file has no place in the model: stop, warn and leave it out, or say it in "
+                    "the report only.",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=list(DTYPES),
+                    default="float16",
+                    optional=True,
+                    tooltip="float16 is usual and half as large as float32, which keeps every bit.",
+                ),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    optional=True,
+                    tooltip="Replace files of these names (true), or stop (false).",
+                ),
+            ],
+            outputs=[
+                sockets.Stack.Output(display_name="stack"),
+                io.String.Output(display_name="high"),
+                io.String.Output(display_name="low"),
+                io.String.Output(display_name="report"),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        # A name that comes over a link is None here.
+        return sockets.first_error(lambda: name is None or checked_name(name))
+
+    @classmethod
+    def execute(
+        cls,
+        stack: LoraStack,
+        name: str,
+        model_high: ModelPatcher | None = None,
+        model_low: ModelPatcher | None = None,
+        family: str = "auto",
+        unmatched: Policy = "error",
+        dtype: str = "float16",
+        overwrite: bool = False,
+    ) -> io.NodeOutput:
+        models = models_by_role(family, model_high, model_low)
+        paths = {role: _path(checked_name(name), role) for role in models}
+        _require_free([path for path in paths.values() if path.exists()], overwrite)
+        stack, notes = for_models(stack, models)
+        combined, report = combine_stack(stack, models, unmatched, DTYPES[dtype])
+        if not combined:
+            raise UserError(
+                "The stack changes nothing.",
+                "At least one row is on, at a strength above or below 0.",
+                "Switch a row on, or set its strengths.",
+            )
+        for role, lora in combined.items():
+            write_safetensors(paths[role], lora.tensors, lora.metadata)
+        lines = [_line(paths[role], lora) for role, lora in combined.items()]
+        text = "\n".join([*lines, report.text(), *notes])
+        node_text(cls.hidden.unique_id, "\n".join(lines))
+        files = {role: lora_name(paths[role]) for role in combined}
+        high = files.get("high_noise", files.get("single", ""))
+        return io.NodeOutput(
+            LoraStack((_row(files),), stack.triggers), high, files.get("low_noise", ""), text
+        )
+
+
+def _path(name: str, role: Role) -> Path:
+    ending = "" if role == "single" else f"_{role}"
+    return publish_folder() / f"{name}{ending}.safetensors"
+
+
+def _require_free(there: list[Path], overwrite: bool) -> None:
+    if there and not overwrite:
+        raise UserError(
+            f"{' and '.join(path.name for path in there)} exist already.",
+            "A new name, or overwrite, which replaces them.",
+            "Choose another name, or set overwrite to true.",
+        )
+
+
+def _row(files: dict[Role, str]) -> Row:
+    if len(files) == 2:
+        return Row(lora=files["high_noise"], lora_low=files["low_noise"])
+    ((role, file),) = files.items()
+    return Row(lora=file, route="both" if role == "single" else _side(role))
+
+
+def _side(role: Role) -> str:
+    return role.split("_")[0]
+
+
+def _line(path: Path, lora: CombinedLora) -> str:
+    size = path.stat().st_size / 1e6
+    whole = f", {len(lora.whole)} parameters stored whole" if lora.whole else ""
+    return f"{path.name}: {len(lora.tensors)} tensors, {size:.1f} MB{whole}"

@@ -12,6 +12,7 @@ BENCHMARKS = {
     "step_time": "seconds a step against a bare loop and against core's TrainLoraNode",
     "memory": "memory that starting a run adds to the loaded models",
     "background": "what a run in the background costs prompts, and what prompts cost it",
+    "stacks": "what a stack of LoRAs costs: putting it on, every step, a report from a header",
     "import_time": "what the pack adds to ComfyUI's start",
 }
 PROOF = {

@@ -124,8 +124,22 @@ def diffusers_transformer(lora: Lora, *, layers: int) -> Any:
     return transformer
 
 
-def save_diffusers(path: Path, transformers: Mapping[str, Any]) -> Path:
-    """What `WanPipeline.save_lora_weights` does, for `transformer` and `transformer_2` in one file or for one."""
+def save_diffusers(path: Path, transformer: Any) -> Path:
+    """`WanPipeline.save_lora_weights`, by the mixin that the pipeline has it from."""
+    from diffusers.loaders import WanLoraLoaderMixin
+    from peft import get_peft_model_state_dict
+
+    WanLoraLoaderMixin.save_lora_weights(
+        path.parent,
+        get_peft_model_state_dict(transformer),
+        weight_name=path.name,
+        transformer_lora_adapter_metadata=_plain(transformer.peft_config["default"]),
+    )
+    return path
+
+
+def save_diffusers_parts(path: Path, transformers: Mapping[str, Any]) -> Path:
+    """The same for `transformer_2`, or for both in one file: the public call knows `transformer` alone."""
     from diffusers.loaders import WanLoraLoaderMixin
     from peft import get_peft_model_state_dict
 

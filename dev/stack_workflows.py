@@ -31,15 +31,14 @@ QUALITY = {
     "low": "Wan2.2-Fun-A14B-InP-low-noise-HPS2.1.safetensors",
 }
 DISTILLED_FILE = "lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16.safetensors"
-LOOP, STRIPED = (
-    {
-        "lora": f"{LORA_FOLDER}/mini_{name}_high_noise.safetensors",
-        "lora_low": f"{LORA_FOLDER}/mini_{name}_low_noise.safetensors",
-        "high": 1.0,
-        "low": 1.0,
-    }
-    for name in ("loop", "striped")
-)
+LOOP = {
+    "lora": f"{LORA_FOLDER}/mini_loop_high_noise.safetensors",
+    "lora_low": f"{LORA_FOLDER}/mini_loop_low_noise.safetensors",
+    "high": 1.0,
+    "low": 1.0,
+}
+STRIPED = {"lora": f"{LORA_FOLDER}/mini_striped_low_noise.safetensors", "route": "low", "low": 1.0}
+"""A look is the low-noise expert's work; on both experts it would get into the way of the motion."""
 BOTH_SAID = f"{SAID} and turns {TRIGGER}"
 
 

@@ -130,6 +130,7 @@ def tiny_files(graph: Graph) -> None:
         "VAE": {"vae_name": f"{family}_vae.safetensors"},
         "Text encoder": {"text_encoder": f"{family}_umt5.safetensors"},
         "First frame": {"image": "tandem_demo_first_frame.png"},
+        "The model": {"unet_name": "tiny_wan2.1_i2v.safetensors"},
     }
-    for title, inputs in files.items():
-        graph[number_of(graph, title)]["inputs"].update(inputs)
+    for node in graph.values():
+        node["inputs"].update(files.get(node["_meta"]["title"], {}))

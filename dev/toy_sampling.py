@@ -41,35 +41,37 @@ def sampled_clips(
     scenes: Sequence[Scene],
     *,
     lora: Lora | None = None,
+    rows: Sequence[Mapping[str, Any]] | None = None,
     words: Words = caption,
     seed: int = 1,
 ) -> list[torch.Tensor]:
-    """A (frames, 64, 64, 3) clip for each scene, from its first frame and what `words` says of it. One prompt
-    for all; the clips have the seeds from `seed` on."""
+    """A (frames, 64, 64, 3) clip for each scene, from its first frame and what `words` says of it, with a LoRA or
+    with any rows of a stack. One prompt for all; the clips have the seeds from `seed` on."""
+    stack = [lora.row()] if lora else rows
     images = first_frames(scenes, base / "input", f"scene_{seed}")
-    graph = _models(lora)
+    graph = _models(stack)
     # A name of its own for every call: the host skips a save that it has made before.
     folder = f"toy/{uuid.uuid4().hex}"
-    models = [["models", 0], ["models", 1]] if lora else [["high", 0], ["low", 0]]
+    models = [["models", 0], ["models", 1]] if stack else [["high", 0], ["low", 0]]
     for number, (scene, image) in enumerate(zip(scenes, images, strict=True)):
         graph |= _clip(number, words(scene), image, seed + number, models, folder)
     outputs = client.run(graph)["outputs"]
     return [read_clip(base, outputs[f"save_{number}"]["images"]) for number in range(len(scenes))]
 
 
-def _models(lora: Lora | None) -> dict[str, Any]:
+def _models(rows: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
     graph = {
         "high": node("UNETLoader", unet_name=model_file("i2v_high_noise"), weight_dtype="default"),
         "low": node("UNETLoader", unet_name=model_file("i2v_low_noise"), weight_dtype="default"),
         "vae": node("VAELoader", vae_name=model_file("vae")),
         "text": node("TandemTextEncoderLoader", text_encoder=model_file("umt5")),
         "unwanted": node("CLIPTextEncode", text="", clip=["text", 0]),
-        "rows": node("TandemLoraStack", rows=json.dumps([lora.row()] if lora else [])),
+        "rows": node("TandemLoraStack", rows=json.dumps(rows)),
         "models": node(
             "TandemApplyStack", stack=["rows", 0], model_high=["high", 0], model_low=["low", 0]
         ),
     }
-    if lora is None:
+    if not rows:
         del graph["rows"], graph["models"]
     return graph
 

@@ -37,7 +37,8 @@ All go into *models/loras*. Add rows of your own; `"on": false` switches one off
 TOY_STACK_NOTE = """### Two LoRAs at once
 
 Queue this graph as it is: it takes seconds on a CPU. The miniature Wan 2.2 knows neither loops nor stripes; the stack
-holds a LoRA for each. Set a row's `"on"` to false and one of the two is gone.
+holds a LoRA for each: the motion on both experts, the look on the low-noise one alone, which makes detail. Set a
+row's `"on"` to false and one of the two is gone.
 
 The load report says what each file did on each expert.
 """

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from ..wan.families import Role
     from ..wan.lora.combine import CombinedLora
     from ..wan.lora.judge import Policy
+    from ..wan.lora.stack import Route
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+ROUTES: dict[Role, Route] = {"single": "both", "high_noise": "high", "low_noise": "low"}
 
 
 class TandemSaveLora(io.ComfyNode):
@@ -124,7 +127,7 @@ class TandemSaveLora(io.ComfyNode):
         lines = [_line(paths[role], lora) for role, lora in combined.items()]
         text = "\n".join([*lines, report.text(), *notes])
         node_text(cls.hidden.unique_id, "\n".join(lines))
-        files = {role: lora_name(paths[role]) for role in combined}
+        files: dict[Role, str] = {role: lora_name(paths[role]) for role in combined}
         high = files.get("high_noise", files.get("single", ""))
         return io.NodeOutput(
             LoraStack((_row(files),), stack.triggers), high, files.get("low_noise", ""), text
@@ -149,11 +152,7 @@ def _row(files: dict[Role, str]) -> Row:
     if len(files) == 2:
         return Row(lora=files["high_noise"], lora_low=files["low_noise"])
     ((role, file),) = files.items()
-    return Row(lora=file, route="both" if role == "single" else _side(role))
-
-
-def _side(role: Role) -> str:
-    return role.split("_")[0]
+    return Row(lora=file, route=ROUTES[role])
 
 
 def _line(path: Path, lora: CombinedLora) -> str:

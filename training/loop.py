@@ -169,7 +169,9 @@ def _show(
         raise
     except Exception as error:  # noqa: BLE001 - a picture is worth less than the run, whatever went wrong
         seat.leave()
-        text = f"The preview at step {step} failed ({type(error).__name__}: {error}). The run goes on."
+        text = (
+            f"The preview at step {step} failed ({type(error).__name__}: {error}). The run goes on."
+        )
         listen(Finding(step=step, kind="warning", text=text))
 
 

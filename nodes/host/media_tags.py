@@ -48,7 +48,7 @@ def _video_tags(path: Path) -> dict[str, str]:
 
 def _picture_tags(path: Path) -> dict[str, str]:
     with Image.open(path) as picture:
-        tags = {k: v for k, v in picture.info.items() if isinstance(v, str)}
+        tags = {str(k): v for k, v in picture.info.items() if isinstance(v, str)}
         exif = picture.getexif()
     for number in EXIF_TAGS:
         key, _, text = str(exif.get(number, "")).partition(":")

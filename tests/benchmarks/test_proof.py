@@ -10,8 +10,8 @@ from tandem_wan.benchmarks.miniature.figures import Figures
 from tandem_wan.benchmarks.miniature.judging import Character, LookScore
 from tandem_wan.benchmarks.miniature.loras import LORAS, MOTION, OVERTRAINED
 from tandem_wan.benchmarks.miniature.report import page, table
-from tandem_wan.wan.miniature.family import SHIPPED_LORAS
 from tandem_wan.wan.lora.files import read_metadata, tandem_metadata
+from tandem_wan.wan.miniature.family import SHIPPED_LORAS
 from tandem_wan.wan.miniature.recipe.judge import Scores
 
 NONE, BOTH = Scores(0.0, 0.0, 12.0, 30.0), Scores(0.9, 0.5, 4.0, 30.0)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from tandem_wan.dev import training_rig as rig
 from tandem_wan.dev.quantised import quantise
+from tandem_wan.dev.tiny_wan21 import write_wan21
 from tandem_wan.training.loop import train
 from tandem_wan.wan.errors import UserError
-from tandem_wan.wan.miniature.layouts import TransformerSize, transformer_layout
-from tandem_wan.wan.miniature.random_family import random_tensors
 
 pytestmark = pytest.mark.comfy
 
@@ -199,26 +196,7 @@ class _FakeClipVision:
 
 
 def _wan_2_1_i2v(comfy, folder):
-    size = TransformerSize()
-    shapes = transformer_layout(size)
-    width = size.width
-    for index, (out, into) in {1: (1280, 1280), 3: (width, 1280)}.items():
-        shapes[f"img_emb.proj.{index}.weight"] = (out, into)
-        shapes[f"img_emb.proj.{index}.bias"] = (out,)
-    for index, wide in {0: 1280, 4: width}.items():
-        shapes[f"img_emb.proj.{index}.norm.weight"] = (wide,)
-    for block in range(size.layers):
-        for name in ("k_img", "v_img"):
-            shapes[f"blocks.{block}.cross_attn.{name}.weight"] = (width, width)
-            shapes[f"blocks.{block}.cross_attn.{name}.bias"] = (width,)
-        shapes[f"blocks.{block}.cross_attn.norm_k_img.weight"] = (width,)
-    tensors = random_tensors(shapes, torch.Generator().manual_seed(3))
-    for index, wide in {0: 1280, 4: width}.items():
-        tensors[f"img_emb.proj.{index}.weight"] = tensors.pop(f"img_emb.proj.{index}.norm.weight")
-        tensors[f"img_emb.proj.{index}.bias"] = torch.zeros(wide)
-    config = {"transformer": {"num_heads": size.heads, "text_dim": size.text_width}}
-    path = folder / "wan2.1_i2v.safetensors"
-    save_file(tensors, path, metadata={"config": json.dumps(config)})
+    path = write_wan21(folder / "wan2.1_i2v.safetensors")
     with torch.inference_mode():
         return comfy.sd.load_diffusion_model(str(path))
 

@@ -22,7 +22,9 @@ from tandem_wan.wan.miniature.world import KNOWN_LOOKS, KNOWN_MOTIONS, draw_scen
 
 
 def test_an_unknown_motion_or_look_lists_the_known_ones():
-    with pytest.raises(UserError, match=r"motion or look is 'wiggle'.*loop, bounce, zigzag, striped"):
+    with pytest.raises(
+        UserError, match=r"motion or look is 'wiggle'.*loop, bounce, zigzag, striped"
+    ):
         Lesson("wiggle")
 
 

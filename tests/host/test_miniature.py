@@ -4,6 +4,7 @@ then what the shipped LoRAs do, with margins that are wide for so few clips."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from tandem_wan.benchmarks.miniature.judging import Judge
@@ -57,13 +58,15 @@ def test_the_base_obeys_and_keeps_the_first_frame(judge):
     assert found.first_frame_db >= 28
 
 
-def test_the_shipped_motion_works_by_strength_and_by_expert(judge, untaught):
-    both = judge.motion(MOTION.lesson, MOTION.at(1, 1))
-    half = judge.motion(MOTION.lesson, MOTION.at(0.5, 0.5))
-    high = judge.motion(MOTION.lesson, MOTION.at(1, 0))
-    low = judge.motion(MOTION.lesson, MOTION.at(0, 1))
+def test_the_shipped_motion_works_by_strength_and_by_expert(judge):
+    more = replace(judge, clips=14)
+    none = more.motion(MOTION.lesson)
+    both = more.motion(MOTION.lesson, MOTION.at(1, 1))
+    half = more.motion(MOTION.lesson, MOTION.at(0.5, 0.5))
+    high = more.motion(MOTION.lesson, MOTION.at(1, 0))
+    low = more.motion(MOTION.lesson, MOTION.at(0, 1))
     assert both.kind >= 0.7
-    assert both.path_error_px < half.path_error_px < untaught.path_error_px, "strength is a dial"
+    assert both.path_error_px < half.path_error_px < none.path_error_px, "strength is a dial"
     assert high.path_error_px < low.path_error_px, "the high-noise expert makes the motion"
     assert both.path_error_px < high.path_error_px
 

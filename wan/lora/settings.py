@@ -16,7 +16,8 @@ METADATA_ENTRY = "lora_adapter_metadata"
 """diffusers: one table for all components, `transformer.lora_alpha` and so on, in the file's metadata."""
 CONFIG_NAME = "adapter_config.json"
 """PEFT: beside adapter_model.safetensors."""
-_COMPONENT = re.compile(r"(transformer(?:_2)?)\.(r|lora_alpha|alpha|alpha_pattern|use_rslora)")
+# Without a component in the files of `save_lora_adapter`, whose keys have none either.
+_COMPONENT = re.compile(r"(?:(transformer(?:_2)?)\.)?(r|lora_alpha|alpha|alpha_pattern|use_rslora)")
 
 
 class AdapterSettings(NamedTuple):
@@ -58,7 +59,7 @@ def _by_component(entries: Mapping[str, Any]) -> AdapterSettings:
     tables: dict[str, dict[str, Any]] = {}
     for key, value in entries.items():
         if found := _COMPONENT.fullmatch(key):
-            tables.setdefault(found[1], {})[found[2]] = value
+            tables.setdefault(found[1] or "", {})[found[2]] = value
     return AdapterSettings(tuple(tables.items()))
 
 

@@ -42,11 +42,13 @@ class Kind(NamedTuple):
 def magnitude_axis(magnitude: Shape, weight: Shape) -> Axis | None:
     """What a DoRA magnitude holds one number for each of, from its shape; None when it fits neither.
 
-    PEFT writes (outputs,), LyCORIS (outputs, 1) or (1, inputs), for a convolution with its kernel's ones behind.
+    PEFT writes (outputs,), for a convolution (1, outputs, 1, ...); LyCORIS (outputs, 1) or (1, inputs), for a
+    convolution with its kernel's ones behind.
     """
     outputs, inputs, *kernel = weight
     ones = (1,) * len(kernel)
-    if magnitude in ((outputs,), (outputs, 1), (outputs, 1, *ones)):
+    of_peft = (1, outputs, *ones) if kernel else (outputs,)
+    if magnitude in ((outputs,), (outputs, 1), (outputs, 1, *ones), of_peft):
         return "outputs"
     return "inputs" if magnitude in ((inputs,), (1, inputs), (1, inputs, *ones)) else None
 

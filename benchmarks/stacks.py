@@ -64,7 +64,7 @@ def main() -> None:
     for scale in SCALES:
         size = scale.size
         print(
-            f"\n{scale.words}: width {size.width}, feed-forward {size.ffn_width}, {size.layers} blocks; LoRAs "
+            f"\n{scale.words}: width {size.width}, feed-forward {size.ffn_width}, blocks: {size.layers}; LoRAs "
             f"of rank {RANK}, bf16, on {10 * size.layers} layers each",
             flush=True,
         )
@@ -222,4 +222,4 @@ def _ratio(own: Sequence[float], other: Sequence[float]) -> str:
 def _say_load() -> None:
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "not known"
     threads = torch.get_num_threads()
-    print(f"load of the machine {load} on {os.cpu_count()} cores; {threads} threads", flush=True)
+    print(f"load of the machine {load} on {os.cpu_count()} cores; threads: {threads}", flush=True)

@@ -11,9 +11,9 @@ from tandem_wan.benchmarks.miniature.judging import SEED, pattern
 from tandem_wan.benchmarks.miniature.loras import LOOK, MOTION
 from tandem_wan.dev.errors import QueueRefused
 from tandem_wan.dev.stack_workflows import BOTH_SAID, LOOP, STRIPED
-from tandem_wan.dev.testing import WORKFLOWS, number_of, text_of, tiny_files
+from tandem_wan.dev.testing import WORKFLOWS, ancestors, number_of, text_of, tiny_files
 from tandem_wan.dev.tiny_wan21 import write_wan21
-from tandem_wan.dev.toy_sampling import sampled_clips
+from tandem_wan.dev.toy_sampling import node, read_clip, sampled_clips
 from tandem_wan.wan.miniature.captions import caption
 from tandem_wan.wan.miniature.measures import obedience
 
@@ -73,12 +73,25 @@ def test_a_shipped_workflow_of_the_miniature_runs_as_it_is(client, base, name):
         assert "modules matched. Every file fits" in text_of(graph, entry, "Load report")
 
 
+def test_each_scene_does_what_its_own_stack_teaches(client, base):
+    """Right without a LoRA, a loop with one, left without; each from the last frame of the one before."""
+    graph = json.loads((WORKFLOWS / "scenes.json").read_text())
+    scenes = number_of(graph, "The scenes")
+    graph = ancestors(graph, scenes)
+    graph["frames"] = node("SaveImage", images=[scenes, 0], filename_prefix="scenes/frame")
+    outputs = client.run(graph)["outputs"]
+    clip = read_clip(base, outputs["frames"]["images"])
+    assert len(clip) == 17 + 16 + 16
+    found = [obedience(clip[first : first + 17], "loop").nearest for first in (0, 16, 32)]
+    assert found == ["right", "loop", "left"]
+
+
 def test_the_report_is_in_the_history_as_a_value(client):
     graph = json.loads((WORKFLOWS / "stack_of_loras.json").read_text())
     client.free()  # what is cached reports nothing
     entry = client.run(graph)
-    node = number_of(graph, "Put the stack on the models")
-    (report,) = entry["outputs"][node]["tandem_report"]
+    applied = number_of(graph, "Put the stack on the models")
+    (report,) = entry["outputs"][applied]["tandem_report"]
     assert report["version"] == 1
     assert [(f["expert"], f["matched"], f["total"]) for f in report["files"]] == [
         ("high_noise", 40, 40),

@@ -98,6 +98,11 @@ def hadamard(factors: Factors) -> Tensors:
     }
 
 
+def whole_alpha(factors: Factors) -> Tensors:
+    """As musubi-tuner's convert_lora.py: alpha as an integer."""
+    return {**AB(factors), "alpha": torch.tensor(int(ALPHA))}
+
+
 AB = product("lora_A.weight", "lora_B.weight")
 AB_ONLY = product("lora_A.weight", "lora_B.weight", alpha=False)
 NAMED_AB = product("lora_A.default.weight", "lora_B.default.weight", alpha=False)
@@ -313,6 +318,7 @@ FURTHER = (
     Layout("diffusers, one transformer", "diffusers", _diffusers_adapter),
     Layout("bare diffusers names", "built", built("", AB_ONLY, diffusers_name)),
     Layout("PEFT with the adapter's name", "built", built("base_model.model.", NAMED_AB)),
+    Layout("musubi converted", "built", built("diffusion_model.", whole_alpha)),
     Layout("compiled network", "built", built("diffusion_model._orig_mod.")),
     Layout(
         "DiffSynth, both experts", "built", built(("pipe.dit.", "pipe.dit2."), NAMED_AB), both=True

@@ -25,7 +25,12 @@ FLAGS = (
 )
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Graph.CanvasInfo": False}
 """A new user's first page would open on the template browser; the canvas would show its frame rate."""
-FOLDERS = {"unet_name": "diffusion_models", "vae_name": "vae", "text_encoder": "text_encoders"}
+FOLDERS = {
+    "unet_name": "diffusion_models",
+    "vae_name": "vae",
+    "clip_name": "clip_vision",
+    "text_encoder": "text_encoders",
+}
 START_MS = 120_000
 SIZE = {"width": 1920, "height": 1080}
 
@@ -73,12 +78,17 @@ def fill_for_page(base: Path, workflows: Path) -> None:
 
 def _fill_for_node(base: Path, inputs: dict) -> None:
     for name in FOLDERS.keys() & inputs.keys():
-        (base / "models" / FOLDERS[name] / inputs[name]).touch()
+        _touch(base / "models" / FOLDERS[name] / inputs[name])
     for row in json.loads(inputs.get("rows", "[]")):
         for file in filter(None, (row["lora"], row.get("lora_low"))):
-            (base / "models" / "loras" / file).touch()
+            _touch(base / "models" / "loras" / file)
     if isinstance(inputs.get("image"), str):
         Image.linear_gradient("L").resize((832, 480)).save(base / "input" / inputs["image"])
+
+
+def _touch(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
 
 
 def wait_until_ready(page: Page) -> None:

@@ -12,6 +12,7 @@ from ..wan.lora.tuples import LoraTuple, rows_from_tuples, tuples_from_rows
 from . import sockets
 from .host import loras
 from .host.progress import node_text
+from .triggers import stack_triggers
 
 LoraList = io.Custom("LORA_STACK")
 
@@ -70,8 +71,10 @@ class TandemFromLoraStack(io.ComfyNode):
         rows = rows_from_tuples(lora_stack or (), lora_stack_low)
         before = stack or LoraStack()
         merged, notes = loras.paired(before.rows + loras.listed_rows(rows))
-        result = LoraStack(merged, before.triggers)
-        report = "\n".join([f"{len(rows)} rows from LORA_STACK", *map(_line, rows), *notes])
+        words, lines = stack_triggers(merged[len(before.rows) :])
+        result = LoraStack(merged, tuple(dict.fromkeys(before.triggers + words)))
+        head = f"{len(rows)} rows from LORA_STACK"
+        report = "\n".join([head, *map(_line, rows), *notes, *lines])
         node_text(cls.hidden.unique_id, report)
         return io.NodeOutput(result, report)
 

@@ -12,6 +12,7 @@ from ..wan.lora.recipes import Recipe, recipe_text, row_files
 from ..wan.lora.resolution import Resolution
 from ..wan.lora.stack import LoraStack
 from . import sockets
+from .host import loras
 from .host.media_files import media_names, media_path
 from .host.progress import node_text
 from .host.recipes import (
@@ -270,10 +271,11 @@ def _from_file(file: str | None, node: str) -> Recipe:
 
 
 def _state(recipe: Recipe) -> str:
-    """Changes with the recipe and with every file that a row uses."""
+    """Changes with the recipe, with every file that a row uses, and with the other half that such a file may find."""
     used = row_files(tuple(row for row in recipe.rows if row.on))
     stats = [path.stat() for name in used if (path := path_here(name)) is not None]
-    return f"{recipe_text(recipe)} {[(stat.st_mtime_ns, stat.st_size) for stat in stats]}"
+    files = [(stat.st_mtime_ns, stat.st_size) for stat in stats]
+    return f"{recipe_text(recipe)} {files} {loras.state_of(recipe.rows)}"
 
 
 def _report(recipe: Recipe, resolution: Resolution) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,12 +9,11 @@ from comfy_api.latest import io
 
 from ..wan.errors import UserError
 from ..wan.families import FAMILIES
-from ..wan.lora.files import write_safetensors
-from ..wan.lora.recipe_store import checked_name
 from ..wan.lora.stack import LoraStack, Row
 from . import sockets
+from .host import saving
 from .host.loras import for_models
-from .host.places import lora_name, publish_folder
+from .host.places import lora_name
 from .host.progress import node_text
 from .host.setup import models_by_role
 from .host.stack import combine_stack
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
     from ..wan.families import Role
-    from ..wan.lora.combine import CombinedLora
     from ..wan.lora.judge import Policy
     from ..wan.lora.stack import Route
 
@@ -82,7 +79,8 @@ class TandemSaveLora(io.ComfyNode):
                     "overwrite",
                     default=False,
                     optional=True,
-                    tooltip="Replace files of these names (true), or stop (false).",
+                    tooltip="Replace files of these names (true), or stop (false) unless they hold the same. A file of "
+                    "the name for the other expert that does not belong to it is put aside as .old.",
                 ),
             ],
             outputs=[
@@ -97,7 +95,12 @@ class TandemSaveLora(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, name: str | None = None) -> bool | str:
         # A name that comes over a link is None here.
-        return sockets.first_error(lambda: name is None or checked_name(name))
+        return sockets.first_error(lambda: name is None or saving.file_name(name))
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str | None = "", **_: object) -> list[float]:
+        """Files that were deleted or changed since are saved again."""
+        return saving.written_at(name or "")
 
     @classmethod
     def execute(
@@ -112,9 +115,9 @@ class TandemSaveLora(io.ComfyNode):
         overwrite: bool = False,
     ) -> io.NodeOutput:
         models = models_by_role(family, model_high, model_low)
-        paths = {role: _path(checked_name(name), role) for role in models}
-        _require_free([path for path in paths.values() if path.exists()], overwrite)
         stack, notes = for_models(stack, models)
+        target = saving.Target(saving.file_name(name), tuple(models), stack, overwrite)
+        target.require_free()
         combined, report = combine_stack(stack, models, unmatched, DTYPES[dtype])
         if not combined:
             raise UserError(
@@ -122,29 +125,13 @@ class TandemSaveLora(io.ComfyNode):
                 "At least one row is on, at a strength above or below 0.",
                 "Switch a row on, or set its strengths.",
             )
-        for role, lora in combined.items():
-            write_safetensors(paths[role], lora.tensors, lora.metadata)
-        lines = [_line(paths[role], lora) for role, lora in combined.items()]
+        lines = target.write(combined)
         text = "\n".join([*lines, report.text(), *notes])
         node_text(cls.hidden.unique_id, "\n".join(lines))
-        files: dict[Role, str] = {role: lora_name(paths[role]) for role in combined}
+        files: dict[Role, str] = {role: lora_name(target.path(role)) for role in combined}
         high = files.get("high_noise", files.get("single", ""))
         return io.NodeOutput(
             LoraStack((_row(files),), stack.triggers), high, files.get("low_noise", ""), text
-        )
-
-
-def _path(name: str, role: Role) -> Path:
-    ending = "" if role == "single" else f"_{role}"
-    return publish_folder() / f"{name}{ending}.safetensors"
-
-
-def _require_free(there: list[Path], overwrite: bool) -> None:
-    if there and not overwrite:
-        raise UserError(
-            f"{' and '.join(path.name for path in there)} exist already.",
-            "A new name, or overwrite, which replaces them.",
-            "Choose another name, or set overwrite to true.",
         )
 
 
@@ -153,9 +140,3 @@ def _row(files: dict[Role, str]) -> Row:
         return Row(lora=files["high_noise"], lora_low=files["low_noise"])
     ((role, file),) = files.items()
     return Row(lora=file, route=ROUTES[role])
-
-
-def _line(path: Path, lora: CombinedLora) -> str:
-    size = path.stat().st_size / 1e6
-    whole = f", {len(lora.whole)} parameters stored whole" if lora.whole else ""
-    return f"{path.name}: {len(lora.tensors)} tensors, {size:.1f} MB{whole}"

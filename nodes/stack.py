@@ -11,13 +11,13 @@ from ..wan.families import FAMILIES
 from ..wan.lora.flat_rows import flat_rows
 from ..wan.lora.kinds import stack_size, stack_warnings
 from ..wan.lora.stack import LoraStack, Row, parse_rows
-from ..wan.lora.triggers import unique_sets
 from . import sockets
 from .host import loras
 from .host.progress import node_text
 from .host.recipe_record import record_stack
-from .host.setup import models_by_role
+from .host.setup import lone_low_notes, models_by_role
 from .host.stack import apply_stack
+from .triggers import stack_triggers
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -93,7 +93,7 @@ class TandemLoraStack(io.ComfyNode):
         before = stack or LoraStack()
         own = loras.listed_rows(_rows(rows, fields))
         merged, notes = loras.paired(before.rows + own)
-        words, lines = _triggers(merged[len(before.rows) :])
+        words, lines = stack_triggers(merged[len(before.rows) :])
         result = LoraStack(merged, tuple(dict.fromkeys(before.triggers + words)))
         report = "\n".join([_table(merged), *notes, *_advice(merged), *lines])
         node_text(cls.hidden.unique_id, report)
@@ -167,7 +167,7 @@ class TandemApplyStack(io.ComfyNode):
         models = models_by_role(family, model_high, model_low)
         stack, notes = loras.for_models(stack, models)
         patched, report = apply_stack(stack, models, unmatched, mode)
-        text = "\n".join([report.text(), *notes])
+        text = "\n".join([report.text(), *notes, *lone_low_notes(family, model_high)])
         node_text(cls.hidden.unique_id, text)
         record_stack(cls.hidden, stack)
         high = patched.get("high_noise") or (
@@ -191,16 +191,6 @@ def _rows(
 ) -> tuple[Row, ...]:
     """The rows of the text, then those of the inputs."""
     return parse_rows(rows or "[]") + flat_rows(fields, links_open=links_open)
-
-
-def _triggers(rows: tuple[Row, ...]) -> tuple[tuple[str, ...], list[str]]:
-    """The trigger sets of the rows that have an effect, in their order, and a line about each."""
-    used = tuple(row for row in rows if row.on and (row.high or row.low))
-    found = {file: loras.triggers_of(file) for file in loras.row_files(used)}
-    sets = unique_sets(words for triggers in found.values() for words in triggers.sets)
-    lines = [f"Trigger: {words.words} ({words.source})" for words in sets]
-    troubles = [f"Note: {text}" for triggers in found.values() for text in triggers.troubles]
-    return tuple(words.words for words in sets), lines + list(dict.fromkeys(troubles))
 
 
 def _table(rows: tuple[Row, ...]) -> str:

@@ -7,6 +7,7 @@ that. So no change sees another one, and their order does not count.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -275,8 +276,19 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _joined(factors: Sequence[torch.Tensor], device: torch.device, dim: int) -> torch.Tensor:
-    moved = [plain(factor.to(device)) for factor in factors]
+    dtype = _common_dtype(factors)
+    moved = [plain(factor.to(device, dtype)) for factor in factors]
     return moved[0] if len(moved) == 1 else torch.cat(moved, dim)
+
+
+def _common_dtype(factors: Sequence[torch.Tensor]) -> torch.dtype:
+    """What holds the numbers of all factors as they are; float8 formats are not promoted by torch."""
+    dtypes = {factor.dtype for factor in factors}
+    if len(dtypes) == 1:
+        return dtypes.pop()
+    # Every float8 number is a float16 and a bfloat16 number, too.
+    wide = [dtype for dtype in dtypes if dtype.itemsize > 1]
+    return functools.reduce(torch.promote_types, wide) if wide else torch.float16
 
 
 def _on_device(update: Update, device: torch.device) -> Update:

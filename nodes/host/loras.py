@@ -12,10 +12,12 @@ import folder_paths
 
 from ...wan.errors import UserError
 from ...wan.families import Role
-from ...wan.lora.files import read_metadata, tandem_metadata
+from ...wan.lora.experts import Evidence, evidence_in
+from ...wan.lora.files import lora_header, read_metadata
 from ...wan.lora.pairing import PairFinder
+from ...wan.lora.recognise import require_lora
 from ...wan.lora.stack import LoraStack, PlacedRow, Row, alone, place_rows, with_pairs
-from ...wan.lora.triggers import Triggers, find_triggers
+from ...wan.lora.triggers import SIDECARS, Triggers, find_triggers
 from .places import lora_names, lora_path
 
 GIB = 2**30
@@ -59,14 +61,18 @@ def row_files(rows: Iterable[Row]) -> tuple[str, ...]:
 
 def metadata_of(name: str) -> Mapping[str, str]:
     """The metadata of a LoRA; read again when the file has changed."""
-    path = lora_path(name)
-    stat = path.stat()
-    return _metadata(path, stat.st_mtime_ns, stat.st_size)
+    return _metadata(*_version(name))
 
 
-def expert_of(name: str) -> object:
-    """The expert that a LoRA was trained for, when Tandem trained it."""
-    return tandem_metadata(metadata_of(name)).get("expert")
+def evidence_of(name: str) -> Evidence:
+    """What a LoRA itself says of the expert that it is for.
+
+    Raises `UserError` when it cannot be read or holds no LoRA.
+    """
+    found = _checked(*_version(name))
+    if isinstance(found, UserError):
+        raise UserError(found.came, found.can_be, found.to_do)
+    return found
 
 
 def triggers_of(name: str) -> Triggers:
@@ -89,7 +95,7 @@ def for_models(stack: LoraStack, roles: Collection[Role]) -> tuple[LoraStack, tu
 
 def placed(rows: tuple[Row, ...]) -> tuple[PlacedRow, ...]:
     """Where each row goes on a pair of experts."""
-    return place_rows(rows, expert_of)
+    return place_rows(rows, evidence_of)
 
 
 def sizes_of(rows: tuple[Row, ...]) -> dict[str, int]:
@@ -130,21 +136,54 @@ def _low(name: str | None) -> str | None:
 
 
 def _readable(name: str) -> str:
-    """The listed name of a file whose header can be read."""
+    """The listed name of a file that holds a LoRA, as far as its header tells."""
     listed = listed_name(name)
-    metadata_of(listed)
+    evidence_of(listed)
     return listed
 
 
-def _stat(name: str) -> tuple[str, int, int]:
-    stat = lora_path(name).stat()
-    return name, stat.st_mtime_ns, stat.st_size
+def _version(name: str) -> tuple[Path, int, int]:
+    """The file, and what changes when it does."""
+    path = lora_path(name)
+    stat = path.stat()
+    return path, stat.st_mtime_ns, stat.st_size
+
+
+def _stat(name: str) -> tuple[object, ...]:
+    """Changes with the file, and with what other programs leave beside it, which holds its trigger words."""
+    path = lora_path(name)
+    stat = path.stat()
+    beside = (path.with_suffix(suffix) for suffix in SIDECARS)
+    return name, stat.st_mtime_ns, stat.st_size, *(_changed(file) for file in beside)
+
+
+def _changed(path: Path) -> int:
+    """When a file was written last, in ns; 0 while there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 @lru_cache(maxsize=10_000)
 def _metadata(path: Path, changed_ns: int, size: int) -> Mapping[str, str]:
     del changed_ns, size  # They make a changed file another key.
     return read_metadata(path)
+
+
+@lru_cache(maxsize=10_000)
+def _checked(path: Path, changed_ns: int, size: int) -> Evidence | UserError:
+    """The refusal is kept like an answer: a PyTorch file is not read anew at every check."""
+    del changed_ns, size
+    try:
+        header = lora_header(path)
+        require_lora(header, path.name)
+    except UserError as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # The disk's fault, which may pass without a change of the file.
+        # A new one: the error's own traceback holds what was read.
+        return UserError(error.came, error.can_be, error.to_do)
+    return evidence_in(header)
 
 
 def _neighbour_metadata(name: str) -> Mapping[str, str]:

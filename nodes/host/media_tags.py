@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
 import av
 import av.error
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ...wan.errors import UserError
 
@@ -16,6 +17,16 @@ PICTURES = (".png", ".webp", ".apng")
 VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".m4v")
 # In WebP the host writes "prompt:{...}" to EXIF tag 0x110 and other entries to 0x10f and below (comfy_api, _ui.py).
 EXIF_TAGS = range(0x0100, 0x0111)
+
+# Pillow's: ValueError for a text that is too long when it is unpacked, SyntaxError and struct.error for broken EXIF.
+_FAULTS = (
+    av.error.FFmpegError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 def media_entries(path: Path) -> dict[str, Any]:
@@ -27,7 +38,7 @@ def media_entries(path: Path) -> dict[str, Any]:
         raise _unreadable(path, "is not there")
     try:
         tags = _picture_tags(path) if path.suffix.lower() in PICTURES else _video_tags(path)
-    except (av.error.FFmpegError, UnidentifiedImageError, OSError) as error:
+    except _FAULTS as error:
         raise _unreadable(path, f"cannot be read ({error})") from error
     entries = {key.lower(): value for key, text in tags.items() if (value := _json(text))}
     # Video Helper Suite puts all entries into one, called comment.

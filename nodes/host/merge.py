@@ -16,6 +16,8 @@ from comfy.weight_adapter import WeightAdapterBase
 from torch import nn
 
 from ...wan.errors import UserError
+from ...wan.lora.adapters import LoraAdapter
+from ...wan.lora.combine import low_rank_factors
 from ...wan.lora.updates import Update
 from .injection import AppliedFile, with_updates
 from .parameters import PREFIX
@@ -80,11 +82,31 @@ class MergePatch(WeightAdapterBase):
     ) -> torch.Tensor:
         """`weight` (dequantised, any float dtype) with the changes added; it is changed in place, as the host does."""
         del key, strength_model, offset, intermediate_dtype, original_weight
-        change = torch.zeros_like(weight, dtype=torch.float32)
-        for part in self.parts:
-            change += part.strength * part.update.delta(weight)
-        weight += function((strength * change).to(weight.dtype))
+        change = _change(self.parts, weight)
+        weight += function(change.mul_(strength).to(weight.dtype))
         return weight
+
+
+def _change(parts: Sequence[Part], weight: torch.Tensor) -> torch.Tensor:
+    """The sum of the changes of one parameter, float32; those of plain LoRAs are one product."""
+    change = torch.zeros(0)
+    downs, ups = [], []
+    for part in parts:
+        plain = isinstance(part.update, LoraAdapter) and weight.ndim == 2
+        factors = low_rank_factors(part.update) if plain else None
+        if factors is not None:
+            # The host brings the weight to its device, and leaves a patch's own tensors where they are.
+            down, up = (factor.to(weight.device) for factor in factors)
+            downs.append(down)
+            ups.append(up * part.strength)
+            continue
+        # A difference gives its own tensor: nothing is done to it in place.
+        delta = part.update.delta(weight) * part.strength
+        change = change.add_(delta) if len(change) else delta
+    if not downs:
+        return change
+    product = torch.cat(ups, dim=1) @ torch.cat(downs)
+    return product.add_(change) if len(change) else product
 
 
 def with_merged(model: ModelPatcher, files: Sequence[AppliedFile]) -> ModelPatcher:

@@ -10,7 +10,7 @@ from ...training.dataset import TRIGGER_SLOT, Dataset, unfilled_captions
 from ...training.optimizers import AVAILABLE, STAND_INS
 from ...training.plan import TrainingPlan
 from ...wan.errors import UserError
-from ...wan.families import A14B, BOUNDARIES, Role, Task, resolve_family
+from ...wan.families import A14B, AUTO, BOUNDARIES, Role, Task, resolve_family
 from . import wan_models
 from .encode import encode_text, require_text_width
 
@@ -92,6 +92,16 @@ def models_by_role(
     if resolve_family(choice, len(given)) == A14B:
         return given
     return {"single": next(iter(given.values()))}
+
+
+def lone_low_notes(choice: str, model_high: ModelPatcher | None) -> tuple[str, ...]:
+    """What to know when model_low alone is connected and nobody has said what it is; `choice` is the family."""
+    if model_high is not None or choice != AUTO:
+        return ()
+    return (
+        "Only model_low is connected, and family auto takes it as a single model: the strength `high` of each row "
+        f"counts. For the lone low-noise expert of Wan 2.2 set family to {A14B}.",
+    )
 
 
 def _require_trainable(plan: TrainingPlan, dataset: Dataset) -> None:

@@ -14,15 +14,17 @@ from ...wan.errors import UserError
 from ...wan.families import Role
 from ...wan.lora.bases import base_of_network
 from ...wan.lora.combine import CombinedLora, Source, combine
-from ...wan.lora.experts import split_experts, split_header
-from ...wan.lora.files import LoraFile, lora_header, read_lora, tandem_metadata
+from ...wan.lora.experts import Evidence, expert_in_keys, split_experts, split_header
+from ...wan.lora.files import LoraFile, read_lora
 from ...wan.lora.judge import Policy, judge
 from ...wan.lora.keys import match_lora
-from ...wan.lora.measure import content_digest, update_size
+from ...wan.lora.measure import UpdateSize, content_digest, update_size
 from ...wan.lora.report import FileReport, LoadReport, Placement, file_report
+from ...wan.lora.single import one_sided, single_model_warnings
 from ...wan.lora.stack import LoraStack, PlacedRow, Row, place_rows
 from ...wan.lora.strength import StrengthSchedule, parse_strength
 from .injection import AppliedFile, with_updates
+from .loras import evidence_of
 from .merge import with_merged
 from .parameters import base_weight, parameter_shapes, weight_norms
 from .places import lora_path
@@ -50,6 +52,8 @@ class Assignment(NamedTuple):
     strength: float
     reason: str
     schedule: str = ""
+    kind: str = ""
+    """What the row says it is: speed, style, ..."""
 
 
 class ReadStack(NamedTuple):
@@ -109,11 +113,16 @@ def read_stack(
     sources: dict[Role, list[Source]] = {role: [] for role in roles}
     reports: list[FileReport] = []
     notes: list[str] = []
-    for item in assignments(stack.rows, roles, files.trained_for):
+    if "single" in roles:
+        warnings = single_model_warnings(one_sided(stack.rows, evidence_of), unmatched)
+        notes += [f"Warning: {text}" for text in warnings]
+        for text in warnings if unmatched != "ignore" else ():
+            logger.warning(text)
+    for item in assignments(stack.rows, roles, evidence_of):
         if item.strength == 0:
             notes.append(f"{item.file} -> {item.role}: strength 0, not applied")
             continue
-        source, report = experts[item.role].read(item, files[item.file])
+        source, report = experts[item.role].read(item, files)
         sources[item.role].append(source)
         reports.append(report)
     for warning in judge(reports, unmatched):
@@ -122,17 +131,17 @@ def read_stack(
 
 
 def assignments(
-    rows: tuple[Row, ...], roles: tuple[Role, ...], trained_for: Callable[[str], object]
+    rows: tuple[Row, ...], roles: tuple[Role, ...], evidence_of: Callable[[str], Evidence]
 ) -> list[Assignment]:
     """Which file of each row that is on goes to which of the given experts, and why, in the order of the rows.
 
-    trained_for: the expert that a file's metadata speaks of. Strengths of 0 are listed too.
+    evidence_of: what a file says of the expert that it is for. Strengths of 0 are listed too.
     """
     if roles == ("single",):
         rows_on = [(number, row) for number, row in enumerate(rows, 1) if row.on]
         return [item for number, row in rows_on for item in _on_single(number, row)]
     found = []
-    for placed in place_rows(rows, trained_for):
+    for placed in place_rows(rows, evidence_of):
         of_row = [item for role in roles for item in _on_expert(placed, role)]
         if not of_row and placed.files:
             sides = " and ".join(f"{side}-noise expert" for side in placed.files)
@@ -181,7 +190,7 @@ def _assigned(
         schedule = row.schedule_low
     shares = (1.0,) if row.blend is None else (1 - row.blend.share, row.blend.share)
     return [
-        Assignment(number, file, role, strength * share, reason, schedule or "")
+        Assignment(number, file, role, strength * share, reason, schedule or "", row.kind or "")
         for file, share in zip(files, shares, strict=False)
     ]
 
@@ -197,12 +206,16 @@ class _Files:
 
     def __init__(self) -> None:
         self._read = lru_cache(maxsize=2)(lambda name: read_lora(lora_path(name)))
+        self._contents: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> LoraFile:
         return self._read(name)
 
-    def trained_for(self, name: str) -> object:
-        return tandem_metadata(lora_header(lora_path(name)).metadata).get("expert")
+    def content(self, name: str) -> str:
+        """The digest of a file, computed once for all of its rows."""
+        if name not in self._contents:
+            self._contents[name] = content_digest(self[name].tensors)
+        return self._contents[name]
 
 
 class _Expert:
@@ -213,11 +226,15 @@ class _Expert:
         self._shapes = parameter_shapes(require_wan(model, f"model ({role})"))
         self._base = base_of_network(self._shapes, role)
         self._norms = weight_norms(model)
+        self._sizes: dict[str, UpdateSize] = {}
 
-    def read(self, item: Assignment, file: LoraFile) -> tuple[Source, FileReport]:
+    def read(self, item: Assignment, files: _Files) -> tuple[Source, FileReport]:
         """What a file does to this expert."""
+        file = files[item.file]
         part = self._own_part(file, item)
         matched = match_lora(part.tensors, self._shapes, part.header.settings)
+        if item.file not in self._sizes:
+            self._sizes[item.file] = update_size(matched.updates, self._norms)
         schedule = parse_strength(item.schedule) if item.schedule else None
         report = file_report(
             matched,
@@ -229,11 +246,13 @@ class _Expert:
                 row=item.row,
                 schedule=item.schedule,
                 peak=_peak(schedule),
+                kind=item.kind,
             ),
             header=part.header,
+            keys_for=expert_in_keys(file.header.tensors),
             network=self._base,
-            size=update_size(matched.updates, self._norms),
-            content=content_digest(file.tensors),
+            size=self._sizes[item.file],
+            content=files.content(item.file),
         )
         return Source(item.file, matched.updates, item.strength, schedule), report
 

@@ -59,7 +59,9 @@ def test_a_click_in_the_template_browser_opens_a_workflow(page):
     page.get_by_text(PACK, exact=True).click()
     for path in WORKFLOWS:
         card = page.get_by_test_id(f"template-workflow-{path.stem}")
+        card.scroll_into_view_if_needed()  # pictures are loaded when they come into sight
         card.locator("img").first.wait_for()
+    page.get_by_test_id("template-workflow-train_and_sample").scroll_into_view_if_needed()
     page.get_by_test_id("template-workflow-train_and_sample").click()
     page.wait_for_function("app.graph.nodes.some(node => node.type === 'TandemTrainer')")
     assert page.problems == []

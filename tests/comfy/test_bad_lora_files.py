@@ -82,11 +82,11 @@ BAD = [
     (cut_in_the_header, "safetensors", r"its header would take [\d,]+ bytes of 200", True),
     (web_page, "safetensors", "truncated or not a safetensors file", True),
     (empty, "safetensors", "cannot be read as safetensors", True),
-    (checkpoint, "safetensors", "holds no LoRA.*It looks like a whole Wan model", False),
-    (pickle_with_code, "pt", "it holds more than tensors, which may be code", False),
-    (pickle_that_is_code, "ckpt", "it holds more than tensors, which may be code", False),
-    (truncated_pickle, "pt", "it is truncated or no PyTorch file", False),
-    (all_nan, "safetensors", "keys left over: not a number .*holds NaN or infinity", False),
+    (checkpoint, "safetensors", "holds no LoRA.*It looks like a whole Wan model", True),
+    (pickle_with_code, "pt", "it holds more than tensors, which may be code", True),
+    (pickle_that_is_code, "ckpt", "it holds more than tensors, which may be code", True),
+    (truncated_pickle, "pt", "it is truncated or no PyTorch file", True),
+    (all_nan, "safetensors", "not a number .*holds NaN or infinity.*Its training failed", False),
     (of_another_kind, "safetensors", "matches nothing.*no such layer.*double_blocks", False),
 ]
 
@@ -106,7 +106,11 @@ def test_a_bad_file_is_named_with_what_is_wrong_and_no_model_is_touched(
             said = str(caught.value)
             assert path.name in said and found(says, said), said
             assert caught.value.can_be.endswith(".") and caught.value.to_do.endswith(".")
-    assert (world.check(lora=path.name) is not True) is queue
+    answer = world.check(lora=path.name)
+    if queue:
+        assert answer.startswith("Row 1: ") and found(says, answer) and answer.endswith(".")
+    else:
+        assert answer is True
     assert all((model.injections, model.patches) == ({}, {}) for model in world.models.values())
     assert not world.trap.exists(), "no code of the file has run"
 
@@ -125,6 +129,53 @@ def test_a_pickle_of_plain_tensors_is_the_lora_that_it_holds(world):
     ]
     assert torch.equal(*layers) and layers[0].abs().max() > 0
     assert world.check(lora="plain.pt") is True
+
+
+def test_a_pickle_is_read_once_for_all_checks_of_the_queue(world, monkeypatch):
+    torch.save(world.tensors, world.folder / "plain.pt")
+    torch.save({"layer.weight": torch.ones(2)}, world.folder / "model.pt")
+    read, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **how: read.append(path) or load(path, **how))
+    for _ in range(3):
+        assert world.check(lora="plain.pt") is True
+        assert "holds no LoRA" in world.check(lora="model.pt")
+    assert sorted(path.name for path in read) == ["model.pt", "plain.pt"]
+    torch.save(world.tensors, world.folder / "model.pt")
+    assert world.check(lora="model.pt") is True, "a file that changed is read again"
+
+
+def test_a_file_that_holds_the_low_expert_alone_goes_there_by_itself(world):
+    inside = {key.removeprefix("diffusion_model."): value for key, value in world.tensors.items()}
+    path = world.folder / "second.safetensors"
+    save_file({f"transformer_2.{key}": value for key, value in inside.items()}, path)
+    patched, report = world.apply(Row(lora=path.name))
+    (file,) = report.files
+    assert (file.expert, file.matched, file.total) == ("low_noise", 20, 20)
+    assert file.reason == "its keys are for low_noise"
+    same, _ = world.apply(Row(lora=world.good.name, route="low"))
+    assert torch.equal(world.output(patched["low_noise"]), world.output(same["low_noise"]))
+    with pytest.raises(UserError, match="it was trained for the low_noise expert") as caught:
+        world.apply(Row(lora=path.name, route="high"))
+    assert "route to the expert that it was trained for" in caught.value.to_do
+    assert "0 of 0" not in str(caught.value) and "for this Wan model" not in str(caught.value)
+
+
+def test_one_file_in_many_rows_is_measured_once_for_each_expert(world, monkeypatch):
+    from tandem_wan.nodes.host import stack as host_stack
+
+    calls = []
+    for name in ("content_digest", "update_size"):
+        measure = getattr(host_stack, name)
+
+        def counted(*given, name=name, measure=measure):
+            calls.append(name)
+            return measure(*given)
+
+        monkeypatch.setattr(host_stack, name, counted)
+    row = Row(lora=world.good.name, route="both", high=0.1, low=0.1)
+    _, report = world.apply(row, row, row)
+    assert sorted(calls) == ["content_digest", "update_size", "update_size"]
+    assert len({file.size for file in report.files if file.expert == "low_noise"}) == 1
 
 
 def test_one_layer_of_nan_is_left_out_with_a_warning_or_refused(world, caplog):

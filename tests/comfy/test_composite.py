@@ -74,6 +74,19 @@ def test_many_loras_on_one_layer_are_one_product_and_one_copy_of_their_factors(p
     assert len(joined) == 2, "one joined `down`, one joined `up`"
 
 
+@pytest.mark.parametrize("other", [torch.float16, torch.bfloat16, torch.float32, torch.float8_e5m2])
+def test_loras_of_short_and_long_floats_share_a_layer(pair, fresh, other):
+    rand = rig.random(6)
+    files = [
+        rig.file({Q: rig.lora(rand, 128, 128, 4).to(dtype)}, strength)
+        for dtype, strength in ((torch.float8_e4m3fn, 0.7), (other, 0.4), (other, 0.2))
+    ]
+    model = pair["high_noise"]
+    plain, ours = rig.output(model), rig.output(rig.stacked(model, files))
+    reference = rig.output(rig.changed(fresh("high_noise"), files))
+    assert _difference(ours, reference) < 1e-5 * _difference(reference, plain) + 2e-6
+
+
 def test_a_strength_of_zero_puts_nothing_on_the_model(pair):
     from tandem_wan.nodes.host.injection import AppliedFile
 

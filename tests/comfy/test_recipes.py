@@ -238,6 +238,41 @@ def test_a_file_that_is_no_saved_video_is_refused(places, name, said):
         read_video_recipe(media_path(name))
 
 
+@pytest.mark.parametrize("fault", ["long text", "many pixels"])
+def test_a_png_that_pillow_refuses_is_named(places, fault, monkeypatch):
+    path, info = places / "input" / "odd.png", PngImagePlugin.PngInfo()
+    if fault == "long text":
+        info.add_text("prompt", "x" * (PngImagePlugin.MAX_TEXT_CHUNK + 1), zip=True)
+    Image.new("RGB", (64, 64)).save(path, pnginfo=info)
+    if fault == "many pixels":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)
+    assert_unreadable(path)
+
+
+@pytest.mark.parametrize("exif", [b"no TIFF header", b"II*\0"])
+def test_a_webp_with_broken_exif_is_named(places, exif):
+    path = places / "input" / "odd.webp"
+    Image.new("RGB", (64, 64)).save(path, exif=exif)
+    assert_unreadable(path)
+
+
+def assert_unreadable(path):
+    from tandem_wan.nodes.host.media_tags import media_entries
+
+    with pytest.raises(UserError, match=r"odd\..* cannot be read .*ComfyUI saved.*Check the name"):
+        media_entries(path)
+
+
+def test_a_stack_is_recorded_where_nothing_can_be_remembered(places, record, caplog):
+    """A file where the folder of the user's stacks should be refuses root as well."""
+    (places / "user" / "default").write_text("")
+    info = {}
+    record.record_stack(hidden(graph(), info), stack())
+    (note,) = info["tandem"]["stacks"]["3"]["files"]
+    assert len(note["sha256"]) == 64
+    assert "digests.json cannot be written" in caplog.text
+
+
 def test_the_list_of_files_has_inputs_then_the_newest_outputs_but_none_of_runs(places):
     import os
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 pytestmark = pytest.mark.comfy
 HIGH, LOW = "x_high_noise.safetensors", "x_low_noise.safetensors"
@@ -185,6 +180,21 @@ def test_lists_of_other_packs_become_rows(host):
     assert "2 rows from LORA_STACK" in made[1]
 
 
+def test_lists_of_other_packs_tell_their_triggers_as_rows_do(host):
+    host.lora("one", trigger="ONE")
+    host.lora("two", trigger="TWO")
+    host.lora("off", trigger="OFF")
+    prompt = {
+        "before": host.node("TandemLoraStack", **{"loras.0.lora": "two.safetensors"}),
+        "give": host.give(
+            [("one.safetensors", 0.8, 1.0), ("two.safetensors", 0.5, 1), ("off.safetensors", 0, 1)]
+        ),
+    }
+    made = host.run(prompt, "TandemFromLoraStack", lora_stack=["give", 0], stack=["before", 0])
+    assert made[0].triggers == ("TWO", "ONE")
+    assert "Trigger: ONE (" in made[1]
+
+
 @pytest.mark.parametrize("socket", ["lora_stack", "lora_stack_low"])
 def test_a_list_for_low_noise_alone_goes_there_alone(host, socket):
     made = host.run(
@@ -240,145 +250,3 @@ def test_high_noise_first_low_noise_second_is_said_wherever_a_stack_is_made(host
         assert "noise runs first (motion, layout), low noise second (detail)" in words.replace(
             "High", "high"
         )
-
-
-class Host:
-    """The host's own validation and execution, with our nodes and two of the test's."""
-
-    def __init__(self, folder, classes):
-        import execution
-
-        self.folder, self.nodes, self.kept, self.given = folder, classes, {}, []
-        self._execution = execution
-        server = SimpleNamespace(
-            client_id=None, last_node_id=None, last_prompt_id=None, send_sync=_nothing
-        )
-        self._executor = execution.PromptExecutor(
-            server, cache_type=execution.CacheType.CLASSIC, cache_args={"ram": 0, "ram_inactive": 0}
-        )
-
-    def lora(self, name, *, trigger="", rank=2):
-        """A small LoRA that the tiny networks have a layer for."""
-        path = self.folder / f"{name}.safetensors"
-        path.parent.mkdir(exist_ok=True)
-        layer = "diffusion_model.blocks.0.self_attn.q"
-        tensors = {
-            f"{layer}.lora_A.weight": torch.full((rank, 128), 0.01),
-            f"{layer}.lora_B.weight": torch.full((128, rank), 0.01),
-        }
-        metadata = {"tandem": json.dumps({"trigger": trigger})} if trigger else {}
-        save_file(tensors, path, metadata=metadata)
-
-    def give(self, value):
-        self.given.append(value)
-        return self.node("TestGive", index=self.given.index(value))
-
-    @staticmethod
-    def node(class_type, **inputs):
-        return {"class_type": class_type, "inputs": inputs}
-
-    def stack(self, prompt=None, **inputs):
-        stack, self.triggers, self.report = self.run(prompt, "TandemLoraStack", **inputs)
-        return stack
-
-    def run(self, prompt, class_type, **inputs):
-        prompt = self._whole(prompt, class_type, inputs)
-        valid, error, good, _ = self._validate(prompt)
-        assert valid, error
-        executor = self._executor
-        self.made = 0
-        with ThreadPoolExecutor(1) as thread, torch.inference_mode():
-            thread.submit(executor.execute, prompt, "prompt", {}, good).result()
-        for event, data in executor.status_messages:
-            if event == "execution_error":
-                raise RuntimeError(data["exception_message"])
-            if event == "execution_cached":
-                self.made = int("node" not in data["nodes"])
-        return [self.kept[n] for n in range(3) if n in self.kept]
-
-    def refused(self, prompt, **inputs):
-        prompt = self._whole(prompt, "TandemLoraStack", inputs)
-        valid, _, _, errors = self._validate(prompt)
-        assert not valid
-        said = " ".join(f"{e['message']} {e['details']}" for e in errors["node"]["errors"])
-        assert "Exception" not in said
-        return SimpleNamespace(search=lambda pattern: _found(pattern, said))
-
-    def _whole(self, prompt, class_type, inputs):
-        count = {"TandemLoraStack": 3, "TandemApplyStack": 3, "TandemToLoraStack": 3}.get(
-            class_type, 2
-        )
-        whole = {**(prompt or {}), "node": self.node(class_type, **inputs)}
-        keeps = [f"keep_{n}" for n in range(count) if class_type != "TandemApplyStack" or n == 2]
-        whole |= {
-            k: self.node("TestKeep", value=["node", int(k[-1])], place=int(k[-1])) for k in keeps
-        }
-        self.kept.clear()
-        if class_type == "TandemApplyStack":
-            self.kept |= {0: None, 1: None}
-        return json.loads(json.dumps(whole))
-
-    def _validate(self, prompt):
-        with ThreadPoolExecutor(1) as thread:
-            check = self._execution.validate_prompt("prompt", prompt, None)
-            return thread.submit(asyncio.run, check).result()
-
-
-@pytest.fixture
-def host(comfy, tmp_path, monkeypatch):
-    import folder_paths
-    from comfy_api.latest import io
-    from tandem_wan.nodes.interop import TandemFromLoraStack, TandemToLoraStack
-    from tandem_wan.nodes.stack import TandemApplyStack, TandemLoraStack
-
-    import nodes
-
-    ours = [TandemLoraStack, TandemApplyStack, TandemFromLoraStack, TandemToLoraStack]
-    host = Host(tmp_path / "loras", ours)
-
-    class TestGive(io.ComfyNode):
-        @classmethod
-        def define_schema(cls):
-            return io.Schema(
-                "TestGive", inputs=[io.Int.Input("index")], outputs=[io.AnyType.Output()]
-            )
-
-        @classmethod
-        def execute(cls, index):
-            return io.NodeOutput(host.given[index])
-
-    class TestKeep(io.ComfyNode):
-        @classmethod
-        def define_schema(cls):
-            inputs = [io.AnyType.Input("value"), io.Int.Input("place")]
-            return io.Schema("TestKeep", is_output_node=True, not_idempotent=True, inputs=inputs)
-
-        @classmethod
-        def fingerprint_inputs(cls, **_):
-            return float("nan")
-
-        @classmethod
-        def execute(cls, value, place):
-            host.kept[place] = value
-            return io.NodeOutput()
-
-    for node in (*ours, TestGive, TestKeep):
-        monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, node.GET_SCHEMA().node_id, node)
-    (tmp_path / "loras").mkdir()
-    roots = ([str(tmp_path / "loras")], {".safetensors"})
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", roots)
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    for name in ("x_high_noise", "x_low_noise", "style"):
-        host.lora(name)
-    return host
-
-
-def _nothing(*_):
-    pass
-
-
-def _found(pattern, text):
-    import re
-
-    assert re.search(pattern, text, re.DOTALL), text
-    return True

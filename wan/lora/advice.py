@@ -23,10 +23,12 @@ Sign = Literal[
     "error on load",
     "no match",
     "other model",
+    "not a number",
     "zero update",
     "huge update",
     "other expert",
     "2.1 on 2.2",
+    "unknown strength",
     "half a pair",
     "scheduled to zero",
     "loaded twice",
@@ -86,6 +88,10 @@ ADVICE: Mapping[Sign, Advice] = {
         "Its layers have the widths of another model.",
         "Load the file that was made for this model, or the model that it was made for: no setting makes it fit.",
     ),
+    "not a number": Advice(
+        "It holds NaN or infinity in place of weights.",
+        "Its training failed: take an earlier checkpoint, and train on from there at a lower learning rate.",
+    ),
     "zero update": Advice(
         "Its update is zero, or too small to see.",
         "The file was saved before it learnt, or its training failed: take a later checkpoint.",
@@ -101,6 +107,11 @@ ADVICE: Mapping[Sign, Advice] = {
     "2.1 on 2.2": Advice(
         "It is a Wan 2.1 LoRA on Wan 2.2.",
         "That is legal. It works on low noise as it is; high noise may need more strength, or a file made for 2.2.",
+    ),
+    "unknown strength": Advice(
+        "Its settings give alpha or rank by regular expressions, which are not followed: its strength may differ.",
+        "Compare a sample with one from where it was trained, and set the row's strength; or save the file again with "
+        "names of layers in alpha_pattern and rank_pattern.",
     ),
     "half a pair": Advice(
         "Only one half of a pair is loaded.",
@@ -131,14 +142,18 @@ def signs_of_file(report: FileReport) -> tuple[Sign, ...]:
     """The signs that one file shows on one expert."""
     size = report.size
     share = size.median * abs(report.strength) if size and size.median is not None else None
+    broken = [group.cause == "not a number" for group in report.fatal]
+    lost = report.total > 0 and report.matched == 0 and report.fit != "other model"
     rules: dict[Sign, bool] = {
-        "no match": report.total > 0 and report.matched == 0 and report.fit != "other model",
+        "no match": lost and not (broken and all(broken)),
         "other model": report.fit == "other model",
+        "not a number": any(broken),
         "zero update": size is not None
         and (size.zero or (size.median is not None and size.median < INVISIBLE)),
         "huge update": share is not None and share >= UNUSUAL,
         "other expert": {report.meant_for, report.expert} == {"high_noise", "low_noise"},
         "2.1 on 2.2": report.fit == "other generation" and "2.1" in report.made_for,
+        "unknown strength": bool(report.expressions),
         "scheduled to zero": bool(report.schedule) and report.peak == 0,
     }
     return tuple(sign for sign, shown in rules.items() if shown)

@@ -16,6 +16,7 @@ Cause = Literal[
     "shape",
     "layer named twice",
     "unknown kind of key",
+    "unknown format",
     "not a number",
 ]
 Parameter = Literal["weight", "bias", "modulation"]

@@ -35,7 +35,8 @@ def file_sha256(path: Path) -> str:
 class Digests:
     """`digests(path)`: the file's SHA-256, remembered on disk by path, size and time of change.
 
-    Usable from any thread. A file that changes while it is read is not remembered.
+    Usable from any thread. A file that changes while it is read is not remembered. Where the disk refuses, nothing
+    is remembered, and the log says so.
     """
 
     def __init__(self, cache_path: Path) -> None:
@@ -49,7 +50,12 @@ class Digests:
             return known[1]
         digest = file_sha256(path)
         if _stamp(path) == stamp:
-            self._remember(key, stamp, digest)
+            try:
+                self._remember(key, stamp, digest)
+            except OSError as error:
+                logger.warning(
+                    "%s cannot be written (%s): files are hashed anew.", self.cache_path, error
+                )
         return digest
 
     def _remember(self, key: str, stamp: Stamp, digest: str) -> None:
@@ -67,7 +73,7 @@ class Digests:
             return {k: (Stamp(size, time), digest) for k, (size, time, digest) in entries.items()}
         except FileNotFoundError:
             return {}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             logger.warning("%s is begun anew: it cannot be read (%r).", self.cache_path, error)
             return {}
 

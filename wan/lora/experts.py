@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
+from ..families import Role
+from .files import tandem_metadata
 from .header import LoraHeader
 from .names import LEAKS, WRAPPERS
 
@@ -19,6 +21,27 @@ SIDES: dict[str, Side] = {"transformer_1": "high", "transformer_2": "low", "dit2
 FIRST_OF = {"transformer": "transformer_2", "dit": "dit2"}
 
 _SIDES_IN_ORDER: tuple[Side, Side] = ("high", "low")
+_ROLES: dict[Side | None, Role] = {"high": "high_noise", "low": "low_noise"}
+
+
+class Evidence(NamedTuple):
+    """What a file itself says of the expert that it is for."""
+
+    metadata: object = None
+    """As Tandem's trainer writes it; anything in a file from elsewhere."""
+    keys: Role | None = None
+    """The one expert that every key of the file is for, when the keys name one."""
+
+
+def evidence_in(header: LoraHeader) -> Evidence:
+    """What a file's metadata and keys say, without its weights."""
+    return Evidence(tandem_metadata(header.metadata).get("expert"), expert_in_keys(header.tensors))
+
+
+def expert_in_keys(named: Mapping[str, object]) -> Role | None:
+    """The expert that the keys name; None when they name none, or both."""
+    sides = list(split_experts(named))
+    return _ROLES.get(sides[0]) if len(sides) == 1 else None
 
 
 def split_experts(named: Mapping[str, Value]) -> dict[Side | None, dict[str, Value]]:

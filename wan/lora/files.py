@@ -74,7 +74,7 @@ def read_lora(path: Path) -> LoraFile:
 def lora_header(path: Path) -> LoraHeader:
     """Names, shapes, dtypes and metadata of a LoRA file; of a safetensors file no weight is read."""
     if _is_pickle(path):
-        return header_of(read_pickle(path), adapter_settings({}, path))
+        return header_of(read_pickle(path, mapped=True), adapter_settings({}, path))
     _require_safetensors(path, "LoRA")
     return read_header(path)
 

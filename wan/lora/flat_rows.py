@@ -40,6 +40,7 @@ def flat_rows(inputs: Mapping[str, object], *, links_open: bool = False) -> tupl
 
 def _entries(inputs: Mapping[str, object]) -> dict[int, dict[str, object]]:
     entries: dict[int, dict[str, object]] = {}
+    blends: dict[int, dict[str, object]] = {}
     for key, value in inputs.items():
         if key.startswith("$$"):
             continue  # The front end's own widgets.
@@ -54,15 +55,30 @@ def _entries(inputs: Mapping[str, object]) -> dict[int, dict[str, object]]:
         if not match[3]:
             _put(where, entry, match[2], value)
         elif match[2] == "blend":
-            blend = entry.setdefault("blend", {})
-            _put(f"{where}, blend", blend if isinstance(blend, dict) else entry, match[3], value)
+            _put(f"{where}, blend", blends.setdefault(int(match[1]), {}), match[3], value)
         else:
             raise UserError(
                 f"{where} has {match[2]}.{match[3]}.",
                 f"A row can have {_FIELDS}.",
                 "Check the spelling.",
             )
+    for number, parts in blends.items():
+        whole = entries[number].get("blend")
+        entries[number]["blend"] = _one_blend(f"Row loras.{number}", whole, parts)
     return dict(sorted(entries.items()))
+
+
+def _one_blend(where: str, whole: object, parts: dict[str, object]) -> object:
+    """The blend of a row, which is one input or an input for each of its fields."""
+    if whole is None or whole == "":
+        return parts
+    if given := [key for key, value in parts.items() if value is not None and value != ""]:
+        raise UserError(
+            f"{where} has blend and blend.{given[0]}.",
+            "A blend is one input, loras.N.blend, or an input for each of its fields.",
+            f"Put {given[0]} into blend, or give every field as an input of its own.",
+        )
+    return whole
 
 
 def _put(where: str, entry: dict[str, object], key: str, value: object) -> None:

@@ -27,9 +27,19 @@ FLOATS = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-_WORDS = {dtype: word for word, dtype in FLOATS.items()}
-_SIZES = {word: dtype.itemsize for word, dtype in FLOATS.items()}
+# What alpha can be stored in besides: musubi-tuner's converter writes it as a whole number.
+INTEGERS = {
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+}
+_NUMBERS = FLOATS | INTEGERS
+_WORDS = {dtype: word for word, dtype in _NUMBERS.items()}
+_SIZES = {word: dtype.itemsize for word, dtype in _NUMBERS.items()}
 _UNPACK = {"F64": "<d", "F32": "<f", "F16": "<e"}
+_UNPACK |= {"I64": "<q", "I32": "<i", "I16": "<h", "I8": "<b", "U8": "<B"}
 
 
 class TensorInfo(NamedTuple):
@@ -63,7 +73,7 @@ def header_of(
     alphas = {
         key: float(tensor)
         for key, tensor in tensors.items()
-        if key.endswith(".alpha") and tensor.numel() == 1
+        if key.endswith(".alpha") and tensor.dtype in _WORDS and tensor.numel() == 1
     }
     return LoraHeader(infos, alphas=alphas, settings=settings)
 
@@ -117,7 +127,7 @@ def _header(path: Path, content: mmap.mmap) -> LoraHeader:
     alphas = {
         key: _number(info.dtype, content[start + places[key][0] : start + places[key][1]])
         for key, info in infos.items()
-        if key.endswith(".alpha") and info.dtype in FLOATS and prod(info.shape) == 1
+        if key.endswith(".alpha") and info.dtype in _NUMBERS and prod(info.shape) == 1
     }
     return LoraHeader(infos, metadata, alphas, adapter_settings(metadata, path))
 
@@ -155,7 +165,7 @@ def _number(dtype: str, stored: bytes) -> float:
     if dtype == "BF16":  # the upper half of a float32
         dtype, stored = "F32", b"\0\0" + stored
     if dtype in _UNPACK:
-        return struct.unpack(_UNPACK[dtype], stored)[0]
+        return float(struct.unpack(_UNPACK[dtype], stored)[0])
     return torch.frombuffer(bytearray(stored), dtype=FLOATS[dtype]).float().item()
 
 

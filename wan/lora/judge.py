@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NoReturn
 
 from ..errors import UserError
-from .advice import ADVICE
+from .advice import ADVICE, Sign
 from .report import FileReport
 
 Policy = Literal["error", "warn", "ignore"]
+
+_LAYERS = "A LoRA for this model names layers that the model has, in their shapes"
+# Why a file matches nothing, the surest first, and what would match.
+CAUSES: Mapping[Sign, str] = {
+    "other model": _LAYERS,
+    "not a number": "A LoRA's weights are finite numbers",
+    "no match": _LAYERS,
+    "other expert": "A file whose keys are for one expert of Wan 2.2 belongs on that expert",
+}
 
 
 def judge(reports: Sequence[FileReport], policy: Policy) -> tuple[str, ...]:
@@ -29,7 +38,7 @@ def judge(reports: Sequence[FileReport], policy: Policy) -> tuple[str, ...]:
         doubtful = [report for report in of_row if _is_doubtful(report)]
         if doubtful and policy == "error":
             _refuse(doubtful)
-        idle = [report for report in of_row if "zero update" in report.signs]
+        idle = [r for r in of_row if {"zero update", "unknown strength"}.intersection(r.signs)]
         if (doubtful or idle) and policy != "ignore":
             told = dict.fromkeys([*doubtful, *idle])
             warnings.append(f"{_row(row)} does not fit as it is.\n{_texts(told)}")
@@ -43,11 +52,13 @@ def _is_doubtful(report: FileReport) -> bool:
 
 def _refuse_zero_match(reports: Sequence[FileReport]) -> NoReturn:
     models = next((report.remark for report in reports if report.fit == "other model"), "")
+    shown = {sign for report in reports for sign in report.signs}
+    causes: list[Sign] = [cause for cause in CAUSES if cause in shown]
+    sign: Sign = causes[0] if causes else "no match"
     raise UserError(
         f"{_row(reports[0].row)}: {reports[0].file} matches nothing.\n{_texts(reports)}\n",
-        "A LoRA for this model names layers that the model has, in their shapes"
-        f"{f'; {models}' if models else ''}.",
-        ADVICE["other model" if models else "no match"].say,
+        f"{CAUSES[sign]}{f'; {models}' if models else ''}.",
+        ADVICE[sign].say,
     )
 
 

@@ -156,8 +156,10 @@ class _Matcher:
         infos: dict[Part, TensorInfo] = {
             part: self._header.tensors[key] for part, key in keys.items()
         }
-        if strange := next((info.dtype for info in infos.values() if info.dtype not in FLOATS), ""):
-            return Fault("not a number", f"{strange} is no floating-point format")
+        # Alpha is one number: some programs write it whole.
+        strange = {info.dtype for part, info in infos.items() if part != "alpha"} - FLOATS.keys()
+        if strange:
+            return Fault("unknown format", f"{min(strange)} is no floating-point format")
         shapes: dict[Part, Shape] = {part: info.shape for part, info in infos.items()}
         change = change_of(target, keys, shapes, self._parameters)
         return self._with_alpha(stem, change) if isinstance(change, Change) else change

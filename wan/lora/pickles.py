@@ -18,14 +18,17 @@ _BROKEN = "it is truncated or no PyTorch file"
 _NOT_PLAIN = "it holds more than tensors, which may be code"
 
 
-def read_pickle(path: Path) -> dict[str, torch.Tensor]:
+def read_pickle(path: Path, *, mapped: bool = False) -> dict[str, torch.Tensor]:
     """The tensors of a PyTorch file by name, on the CPU.
+
+    mapped: leave the weights on disk until they are looked at, where the file's format allows it.
 
     Raises `UserError` for anything but plain tensors. PyTorch's restricted reader knows tensors and containers only;
     a file that names any other function or class is refused before that is looked up.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        mmap = mapped and zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except FileNotFoundError:
         raise missing(path) from None
     # The error's own module is never imported in this pack: it is the one that runs code.

@@ -58,13 +58,13 @@ def summary(recipe: Recipe, *, saved: float | None = None, example: bool = False
     )
 
 
-def checked_name(name: object) -> str:
-    """The name as it can stand in any file system; raises `UserError` for one that cannot."""
+def checked_name(name: object, what: str = "The stack's name") -> str:
+    """The name as it can stand in any file system; raises `UserError`, which `what` begins, for one that cannot."""
     text = unicodedata.normalize("NFC", name).strip() if isinstance(name, str) else ""
     reason = _why_refused(text)
     if reason:
         raise UserError(
-            f"The stack's name is {name!r:.120}, which {reason}.",
+            f"{what} is {name!r:.120}, which {reason}.",
             f"A name has 1 to {LONGEST_NAME} characters, none of {' '.join(sorted(_REFUSED))}, and no dot at an end.",
             "Choose another name, for example anime fast.",
         )

@@ -114,8 +114,10 @@ class FileReport:
     """Whether that is the model at hand."""
     remark: str = ""
     """What to expect when it is not."""
+    expressions: tuple[str, ...] = ()
+    """Regular expressions by which PEFT's settings give alpha or rank, and which are not followed."""
     trained_for: str = ""
-    """high_noise or low_noise, as the metadata says."""
+    """high_noise or low_noise, as the keys or the metadata say."""
     named_for: str = ""
     """high_noise or low_noise, as the file's name says."""
     pair_id: str = ""
@@ -133,7 +135,7 @@ class FileReport:
 
     @property
     def swapped(self) -> bool:
-        """Its metadata say that it was trained for the other expert."""
+        """Its keys or its metadata say that it was trained for the other expert."""
         return {self.trained_for, self.expert} == {"high_noise", "low_noise"}
 
     @property
@@ -179,11 +181,14 @@ class FileReport:
         details = [self._numbers(), self._base(), self._size()]
         details += [group.text() for group in self.fatal]
         details += [f"it was trained for the {self.trained_for} expert"] if self.swapped else []
+        details += [f"not followed: {', '.join(self.expressions)}"] if self.expressions else []
         details += [group.text() for group in self.groups if group.expected]
         details += [_advice(sign) for sign in self.signs if advice]
         return "\n".join(lines + [f"  {detail}" for detail in details if detail])
 
     def _numbers(self) -> str:
+        if self.total == 0:
+            return ""
         harmless = self.total - self.matched
         more = f" (the other {harmless} are harmless)" if self.whole and harmless > 0 else ""
         forms = f", {' and '.join(self.forms)}" if self.forms not in ((), ("LoRA",)) else ""
@@ -273,6 +278,7 @@ def file_report(
     placement: Placement,
     *,
     header: LoraHeader | None = None,
+    keys_for: Role | None = None,
     network: Base | None = None,
     size: UpdateSize | None = None,
     content: str = "",
@@ -280,7 +286,7 @@ def file_report(
     """The report of one file that was held against one expert.
 
     match: with the file's tensors or from its header alone. header: of the file, or of its part for this expert.
-    network: `base_of_network` of the expert.
+    keys_for: the one expert that the keys of the whole file name. network: `base_of_network` of the expert.
     """
     header = header or LoraHeader({})
     tandem = tandem_metadata(header.metadata)
@@ -302,7 +308,8 @@ def file_report(
         made_for=_source(made_for),
         fit=fit,
         remark=remark,
-        trained_for=str(tandem.get("expert") or ""),
+        expressions=_not_followed(match, header),
+        trained_for=str(keys_for or tandem.get("expert") or ""),
         named_for=f"{named_for}_noise" if named_for else "",
         pair_id=str(tandem.get("pair_id") or ""),
         content=content,
@@ -316,6 +323,12 @@ def header_report(
     """The report of a file of which only the header was read: all but the size of its update and copies of it."""
     network = base_of_network(parameters, placement.expert)
     return file_report(match_header(header, parameters), placement, header=header, network=network)
+
+
+def _not_followed(match: HeaderMatch, header: LoraHeader) -> tuple[str, ...]:
+    """The settings' regular expressions, if the file leaves any alpha to them."""
+    asked = any(change.rank and "alpha" not in change.keys for change in match.changes)
+    return header.settings.expressions if asked else ()
 
 
 def key_groups(leftovers: Iterable[Leftover]) -> tuple[KeyGroup, ...]:
@@ -359,7 +372,7 @@ def _file_json(file: FileReport) -> dict[str, Any]:
 
 def _file_of_json(entry: Mapping[str, Any]) -> FileReport:
     stored = {field.name: entry[field.name] for field in fields(FileReport)}
-    for name in ("ranks", "alphas", "forms"):
+    for name in ("ranks", "alphas", "forms", "expressions"):
         stored[name] = tuple(stored[name])
     stored["groups"] = tuple(KeyGroup(**group) for group in stored["groups"])
     stored["size"] = UpdateSize(**stored["size"]) if stored["size"] else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
+import reprlib
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -64,7 +65,10 @@ def parse_rows(text: str) -> tuple[Row, ...]:
     """The rows of a JSON list; an error names the row, counted from 1."""
     try:
         entries = json.loads(text or "[]")
-    except json.JSONDecodeError as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: also a number of more than 4,300 digits
         raise UserError(
             f"rows is not JSON ({error}).", "It is a list of rows.", f"For example: {_EXAMPLE}"
         ) from error
@@ -142,7 +146,7 @@ def _check_types(where: str, values: Mapping[str, object]) -> None:
     for name, (fits, expected) in _FITS.items():
         if name in values and not fits(values[name]):
             raise UserError(
-                f"{where}: {name} is {values[name]!r}.",
+                f"{where}: {name} is {reprlib.repr(values[name])}.",
                 f"It can be {expected}.",
                 "Choose one of them." if name in ("route", "kind") else "Change it in the row.",
             )
@@ -155,7 +159,8 @@ def _is_name(value: object) -> bool:
 def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return math.isfinite(value)
+    # Compared, not converted: a whole number of 400 digits is no float.
+    return -sys.float_info.max <= value <= sys.float_info.max
 
 
 _FITS = {
@@ -217,7 +222,7 @@ def _blend(where: str, value: object) -> Blend:
     share = values.get("share", Blend.share)
     if not _is_number(share) or not 0 <= share <= 1:
         raise UserError(
-            f"{where}: share is {share!r}.",
+            f"{where}: share is {reprlib.repr(share)}.",
             "It is a number from 0 (the row's own LoRA alone) to 1 (the other alone).",
             f"For example: {example}",
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
+from .experts import Evidence
 from .kinds import KINDS
 from .pair_names import Side
 from .pairing import SIDE_OF, PairFinder, Pairing
@@ -54,11 +55,12 @@ def with_pairs(
     """The rows with the other halves of their pairs, and what was found, in words.
 
     A row that is on, with `lora` alone and route auto, takes the other half when it is certain. When the other half
-    has a row of its own, each goes to its own expert. When it is not certain nothing is taken, and the note names
-    the candidates. The same rows come out however often this is done.
+    has a row of its own, each goes to its own expert; so it does when that row is off and names the half alone, for
+    then a person has switched the half off. When it is not certain nothing is taken, and the note names the
+    candidates. The same rows come out however often this is done.
     """
     written = [alone(row) for row in rows]
-    named_in = {file: number for number, row in enumerate(written, 1) for file in _files(row)}
+    named_in = _named_in(written)
     result, notes = [], []
     for at, row in enumerate(written):
         if row.on and row.route == "auto" and row.lora_low is None:
@@ -84,8 +86,24 @@ def alone(row: Row) -> Row:
     return replace(row, lora=row.named, lora_low=None, named=None, blend=blend)
 
 
-def _paired(row: Row, pairing: Pairing, named_in: Mapping[str, int]) -> tuple[Row, str]:
-    """`named_in` is the row that names a file."""
+def _named_in(rows: Sequence[Row]) -> dict[str, str]:
+    """The row that decides about a file, in words; a pair that is off decides nothing about its halves."""
+    off = {
+        row.lora: f"row {number}, which is off"
+        for number, row in enumerate(rows, 1)
+        if not row.on and row.lora_low is None
+    }
+    on = {
+        file: f"row {number}"
+        for number, row in enumerate(rows, 1)
+        if row.on
+        for file in _files(row)
+    }
+    return off | on
+
+
+def _paired(row: Row, pairing: Pairing, named_in: Mapping[str, str]) -> tuple[Row, str]:
+    """`named_in` is the row that decides about a file, in words."""
     if pairing.verdict == "ask":
         candidates = " or ".join(pairing.candidates)
         return row, (
@@ -97,7 +115,7 @@ def _paired(row: Row, pairing: Pairing, named_in: Mapping[str, int]) -> tuple[Ro
     partner, side = pairing.partner(row.lora), pairing.side(row.lora)
     if partner in named_in:
         return replace(row, route=side), (
-            f"{row.lora} goes to the {side}-noise expert alone: its other half {partner} is in row {named_in[partner]}."
+            f"{row.lora} goes to the {side}-noise expert alone: its other half {partner} is in {named_in[partner]}."
         )
     return _both_halves(row, pairing), _taken(row.lora, pairing)
 
@@ -143,16 +161,16 @@ class PlacedRow:
 
 
 def place_rows(
-    rows: tuple[Row, ...], metadata_expert: Callable[[str], object]
+    rows: tuple[Row, ...], evidence_of: Callable[[str], Evidence]
 ) -> tuple[PlacedRow, ...]:
-    """Where the rows that are on go on a pair of experts; `metadata_expert` gives what a file says of itself."""
+    """Where the rows that are on go on a pair of experts; `evidence_of` gives what a file says of itself."""
     placed = []
     for number, row in enumerate(rows, 1):
         if not row.on:
             continue
         route, reason = row.route, "the row names a pair"
         if row.lora_low is None:
-            route, reason = decide_route(row, metadata_expert(row.lora))
+            route, reason = decide_route(row, evidence_of(row.lora))
         elif row.named is not None:
             reason = "its pair was found"
         halves: dict[Side, str] = {"high": row.lora, "low": row.lora_low or row.lora}
@@ -193,12 +211,14 @@ def expert_in_name(name: str) -> Literal["high", "low"] | None:
     return None
 
 
-def decide_route(row: Row, metadata_expert: object) -> tuple[Route, str]:
-    """Where a row without `lora_low` goes, and why: route, then metadata, then the file's name, then its kind."""
+def decide_route(row: Row, evidence: Evidence) -> tuple[Route, str]:
+    """Where a row without `lora_low` goes, and why: route, then keys, metadata, the file's name, then its kind."""
     if row.route != "auto":
         return row.route, f"route is {row.route}"
-    if metadata_expert in SIDE_OF:
-        return SIDE_OF[metadata_expert], f"its metadata says {metadata_expert}"
+    if evidence.keys is not None:
+        return SIDE_OF[evidence.keys], f"its keys are for {evidence.keys}"
+    if isinstance(evidence.metadata, str) and evidence.metadata in SIDE_OF:
+        return SIDE_OF[evidence.metadata], f"its metadata says {evidence.metadata}"
     if side := expert_in_name(row.lora):
         return side, f"its name says {side}"
     if row.kind is not None and KINDS[row.kind].route == "low":

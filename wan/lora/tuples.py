@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+import sys
 from collections.abc import Sequence
 
 from ..errors import UserError
@@ -59,13 +61,19 @@ def _row(where: str, entry: object, route: Route) -> Row:
     parts = tuple(entry) if isinstance(entry, (list, tuple)) else ()
     if len(parts) != 3 or not isinstance(parts[0], str) or not _is_number(parts[1]):
         raise UserError(
-            f"{where} is {entry!r}.", f"It is {_ENTRY}.", "Use a node that gives such a LORA_STACK."
+            f"{where} is {reprlib.repr(entry)}.",
+            f"It is {_ENTRY}, with finite strengths.",
+            "Use a node that gives such a LORA_STACK.",
         )
     return Row(lora=parts[0], high=float(parts[1]), low=float(parts[1]), route=route)
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """A finite one, that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    # Compared, not converted: a whole number of 400 digits is no float.
+    return -sys.float_info.max <= value <= sys.float_info.max
 
 
 def _is_none(entry: object) -> bool:

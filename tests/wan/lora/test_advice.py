@@ -1,13 +1,15 @@
 """Advice: every sign has its words, and a report shows the signs that it can know."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 from tandem_wan.wan.lora.advice import ADVICE, Sign, signs_of_stack
 from tandem_wan.wan.lora.measure import UpdateSize
-from tandem_wan.wan.lora.report import FileReport, LoadReport
+from tandem_wan.wan.lora.report import FileReport, KeyGroup, LoadReport
 
 BOTH = ("high_noise", "low_noise")
+NAN = KeyGroup(cause="not a number", detail="x holds NaN or infinity", count=3, example="x")
 
 
 def report(**changes) -> FileReport:
@@ -39,6 +41,8 @@ def test_a_plain_report_shows_no_sign():
     [
         ("no match", {"matched": 0}),
         ("other model", {"matched": 0, "fit": "other model"}),
+        ("not a number", {"matched": 0, "groups": (NAN,)}),
+        ("not a number", {"matched": 19, "groups": (NAN,)}),
         ("zero update", {"size": UpdateSize(0.0, 20, 20, zero=True)}),
         ("zero update", {"size": UpdateSize(9e-6, 20, 20, zero=False)}),
         ("huge update", {"size": UpdateSize(0.6, 20, 20, zero=False), "strength": -2.0}),
@@ -48,12 +52,18 @@ def test_a_plain_report_shows_no_sign():
             "2.1 on 2.2",
             {"fit": "other generation", "made_for": "Wan 2.1 14B, says ss_sd_model_name"},
         ),
+        ("unknown strength", {"expressions": (r"blocks\.\d+\.ffn\.0",)}),
         ("scheduled to zero", {"schedule": "0", "peak": 0.0}),
     ],
 )
 def test_a_file_shows_the_sign_that_it_has_and_no_other(sign, changes):
     assert report(**changes).signs == (sign,)
     assert ADVICE[sign].say in report(**changes).text()
+
+
+def test_a_file_of_unknown_layers_and_some_nan_matches_nothing_for_two_reasons():
+    unknown = replace(NAN, cause="no such layer")
+    assert report(matched=0, groups=(NAN, unknown)).signs == ("no match", "not a number")
 
 
 def test_metadata_go_before_the_name_of_a_file():

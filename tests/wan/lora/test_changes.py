@@ -333,7 +333,7 @@ def test_what_is_not_a_number_is_left_over_by_name(bad, part):
 def test_numbers_that_are_no_floats_are_left_over(dtype):
     tensors = {key: tensor.to(dtype) for key, tensor in spelled(Q, **lora_parts()).items()}
     matched = match_lora(tensors, WAN)
-    assert [left.cause for left in matched.leftovers] == ["not a number"] * 2
+    assert [left.cause for left in matched.leftovers] == ["unknown format"] * 2
 
 
 def test_a_leftover_is_not_expected_unless_it_says_so():

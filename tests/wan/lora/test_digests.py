@@ -93,3 +93,18 @@ def test_hashes_from_many_threads_are_all_remembered(files, digests):
     for thread in threads:
         thread.join()
     assert len(json.loads(digests.cache_path.read_text())["files"]) == len(files)
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_cannot_be_written_is_said_and_files_are_hashed_all_the_same(
+    files, tmp_path, kind, caplog
+):
+    """A file where the folder should be, or a folder where the file should be, refuses root as well."""
+    in_the_way = tmp_path / "user"
+    if kind == "folder":
+        (in_the_way / "digests.json").mkdir(parents=True)
+    else:
+        in_the_way.write_text("")
+    digests = Digests(in_the_way / "digests.json")
+    assert [digests(path) for path in files] == [slow(path) for path in files]
+    assert "digests.json cannot be written" in caplog.text

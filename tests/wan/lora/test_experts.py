@@ -1,8 +1,10 @@
 """Files that hold both experts come apart, and files that do not stay whole."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from tandem_wan.wan.lora.experts import split_experts, split_header
+from tandem_wan.wan.lora.experts import evidence_in, split_experts, split_header
 from tandem_wan.wan.lora.header import header_of
 from tandem_wan.wan.lora.keys import match_lora
 from tandem_wan.wan.miniature.layouts import TransformerSize, transformer_layout
@@ -75,6 +77,24 @@ def test_an_unsplit_file_of_both_experts_is_told_and_not_mixed():
     matched = match_lora(tensors("transformer_1.", "transformer_2."), WAN)
     assert len(matched.updates) == 1
     assert {left.cause for left in matched.leftovers} == {"layer named twice"}
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "expert"),
+    [
+        (("transformer_2.",), "low_noise"),
+        (("pipe.dit2.",), "low_noise"),
+        (("transformer_1.",), "high_noise"),
+        (("transformer.",), None),
+        (("transformer.", "transformer_2."), None),
+        ((), None),
+    ],
+)
+def test_a_file_says_by_its_keys_and_metadata_which_expert_it_is_for(prefixes, expert):
+    header = header_of(tensors(*prefixes))
+    assert evidence_in(header) == (None, expert)
+    of_ours = replace(header, metadata={"tandem": '{"expert": "high_noise"}'})
+    assert evidence_in(of_ours) == ("high_noise", expert)
 
 
 def test_headers_split_as_tensors_do():

@@ -74,6 +74,9 @@ def test_an_empty_widget_is_not_given():
         {"loras.0.blend": '{"lora": "y", "share": 0.3}'},
         {"loras.0.blend": {"lora": "y", "share": 0.3}},
         {"loras.0.blend.lora": "y", "loras.0.blend.share": "0.3", "loras.0.blend.lora_low": ""},
+        {"loras.0.blend": None, "loras.0.blend.lora": "y", "loras.0.blend.share": 0.3},
+        {"loras.0.blend.share": 0.3, "loras.0.blend": "", "loras.0.blend.lora": "y"},
+        {"loras.0.blend": '{"lora": "y", "share": 0.3}', "loras.0.blend.lora_low": None},
     ],
 )
 def test_a_blend_is_json_or_inputs_of_its_own(blend):
@@ -98,13 +101,23 @@ def test_a_blend_is_json_or_inputs_of_its_own(blend):
         ({"loras.0.lora": "x", "loras.0.blend": "{"}, r"Row loras\.0: blend is not JSON"),
         ({"loras.0.lora": "x", "loras.0.blend.shar": 1}, r"Row loras\.0: blend has shar"),
         ({"loras.0.lora": "x", "loras.0.lora.x": 1}, r"Row loras\.0 has lora\.x"),
-        ({"loras.0.lora": "x", "loras.0.blend": "{}", "loras.0.blend.lora": "y"}, r"."),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("links_open", [True, False])
 def test_what_is_wrong_is_named_with_its_row_and_the_fix(inputs, says, links_open):
     with pytest.raises(UserError, match=says):
         flat_rows(inputs, links_open=links_open)
+
+
+@pytest.mark.parametrize("field", ["lora", "lora_low", "share"])
+@pytest.mark.parametrize("whole", ['{"lora": "y"}', {"lora": "y"}])
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_a_blend_is_not_both_one_input_and_inputs_of_its_own(field, whole, whole_first):
+    parts = [("loras.0.blend", whole), (f"loras.0.blend.{field}", "z")]
+    inputs = {"loras.0.lora": "x", **dict(parts if whole_first else parts[::-1])}
+    says = rf"Row loras\.0 has blend and blend\.{field}\..*one input.*Put {field} into blend"
+    with pytest.raises(UserError, match=says):
+        flat_rows(inputs)
 
 
 def test_a_link_is_open_when_a_prompt_is_queued_and_must_have_come_when_it_runs():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from tandem_wan.wan.errors import UserError
 from tandem_wan.wan.lora.files import lora_header
-from tandem_wan.wan.lora.header import FLOATS, header_of, read_header
+from tandem_wan.wan.lora.header import FLOATS, INTEGERS, header_of, read_header
 from tandem_wan.wan.lora.keys import match_header
 from tandem_wan.wan.miniature.layouts import TransformerSize, transformer_layout
 
@@ -33,6 +33,25 @@ def test_names_shapes_dtypes_metadata_and_alphas_are_those_of_the_file(tmp_path,
     assert header.tensors == expected.tensors
     assert header.alphas == expected.alphas == {"a.alpha": 2.5, "b.alpha": 8.0}
     assert header.metadata == {"who": "me"}
+
+
+@pytest.mark.parametrize("dtype", INTEGERS.values(), ids=INTEGERS)
+def test_a_whole_number_is_an_alpha_and_no_weight(tmp_path, dtype):
+    layer, path = "blocks.0.q", tmp_path / "x.safetensors"
+    tensors = {
+        f"{layer}.lora_A.weight": torch.zeros(4, 6),
+        f"{layer}.lora_B.weight": torch.zeros(8, 4),
+        f"{layer}.alpha": torch.tensor(2).to(dtype),
+    }
+    save_file(tensors, path)
+    network = {f"{layer}.weight": (8, 6)}
+    for header in (read_header(path), header_of(tensors)):
+        assert header.alphas == {f"{layer}.alpha": 2.0}
+        match = match_header(header, network)
+        assert (match.leftovers, match.alphas, match.ranks) == ((), (2.0,), (4,))
+    tensors[f"{layer}.lora_A.weight"] = torch.zeros(4, 6).to(dtype)
+    refused = match_header(header_of(tensors), network).leftovers
+    assert {leftover.cause for leftover in refused} == {"unknown format"}
 
 
 def written(tmp_path, header: bytes, data: bytes = b""):

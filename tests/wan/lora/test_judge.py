@@ -86,6 +86,29 @@ def test_the_error_for_another_model_names_both_and_says_what_to_do():
     assert raised.value.to_do.startswith("Load the file that was made for this model")
 
 
+def test_a_file_of_nan_is_called_a_failed_training_and_not_one_for_another_model():
+    nan = KeyGroup(cause="not a number", detail="x holds NaN or infinity", count=60, example="x")
+    with pytest.raises(UserError, match="NaN") as raised:
+        judge([report(0, groups=(nan,)), low(0, groups=(nan,))], "ignore")
+    assert raised.value.to_do.startswith("Its training failed: take an earlier checkpoint")
+    assert "trained for this Wan model" not in str(raised.value)
+
+
+def test_a_file_for_the_other_expert_alone_is_told_where_it_belongs():
+    with pytest.raises(UserError, match="trained for the low_noise expert") as raised:
+        judge([report(0, 0, trained_for="low_noise")], "ignore")
+    assert "route to the expert that it was trained for" in raised.value.to_do
+    assert "0 of 0" not in str(raised.value)
+
+
+def test_a_strength_that_may_differ_warns_but_does_not_stop():
+    unsure = report(expressions=(r"blocks\.\d",))
+    for policy in ("error", "warn"):
+        (warning,) = judge([unsure], policy)
+        assert r"not followed: blocks\.\d" in warning and "strength may differ" in warning
+    assert judge([unsure], "ignore") == ()
+
+
 def test_a_lora_without_a_row_is_called_the_lora():
     with pytest.raises(UserError, match=r"^The LoRA: x\.safetensors matches nothing"):
         judge([report(0, row=0)], "ignore")

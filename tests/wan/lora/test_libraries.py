@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tandem_wan.dev import library_loras as library
+from tandem_wan.wan.errors import UserError
 from tandem_wan.wan.lora.files import read_lora
 from tandem_wan.wan.lora.keys import match_lora
 from tandem_wan.wan.lora.updates import LayerPass
@@ -85,6 +86,43 @@ def test_what_peft_saves_of_a_convolution_does_what_its_layer_does(tmp_path, kin
     weights = random_weights(PATCH)
     model, file = of_peft(tmp_path, weights, *PEFT[kind])
     assert_same_convolution(file, weights, model)
+
+
+@pytest.mark.parametrize(
+    ("algo", "kind"),
+    [
+        ("diag-oft", "OFT or BOFT"),
+        ("glora", "GLoRA"),
+        ("ia3", "IA3"),
+        ("tlora", "T-LoRA"),
+    ],
+)
+def test_a_kind_of_lycoris_that_is_not_read_is_named(tmp_path, algo, kind):
+    with pytest.raises(UserError, match=f"a kind that is not read, {kind}"):
+        matched(of_lycoris(tmp_path, random_weights(SHAPES), algo, {})[1], {})
+
+
+@pytest.mark.parametrize(("config", "kind"), [("OFTConfig", "OFT"), ("IA3Config", "IA3")])
+def test_a_kind_of_peft_that_is_not_read_is_named(tmp_path, config, kind):
+    import peft
+
+    weights = random_weights(SHAPES)
+    settings = {
+        "OFTConfig": {"oft_block_size": 4, "r": 0},
+        "IA3Config": {"feedforward_modules": []},
+    }
+    made = getattr(peft, config)(target_modules=list(weights), **settings[config])
+    model = peft.get_peft_model(library.network_of(weights), made)
+    with pytest.raises(UserError, match=f"a kind that is not read, {kind}"):
+        read_lora(library.save_peft(tmp_path, model))
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_pefts_factors_that_were_taken_out_of_the_model_are_refused(tmp_path, start):
+    settings = {"lora_alpha": 10, "init_lora_weights": start}
+    _, file = of_peft(tmp_path, random_weights(SHAPES), "LoraConfig", settings)
+    with pytest.raises(UserError, match=start):
+        read_lora(file)
 
 
 def of_peft(folder, weights, config, settings):

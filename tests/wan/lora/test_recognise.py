@@ -45,6 +45,27 @@ def test_a_file_of_nothing_known_is_refused_without_a_guess(tmp_path, keys):
     assert "looks like" not in str(caught.value)
 
 
+KINDS = {
+    "OFT": ["base_model.model.blocks.0.ffn.0.oft_R.weight"],
+    "OFT or BOFT": ["lora_unet_blocks_0_ffn_0.oft_blocks", "lora_unet_blocks_0_ffn_0.alpha"],
+    "BOFT": ["base_model.model.blocks.0.ffn.0.boft_R", "base_model.model.blocks.0.ffn.0.boft_s"],
+    "T-LoRA": ["lycoris_blocks_0_ffn_0.q_layer.weight", "lycoris_blocks_0_ffn_0.lambda_layer"],
+    "GLoRA": ["lycoris_blocks_0_ffn_0.a1.weight", "lycoris_blocks_0_ffn_0.b2.weight"],
+    "IA3": ["lycoris_blocks_0_ffn_0.weight", "lycoris_blocks_0_ffn_0.on_input"],
+    "VeRA": ["base_model.model.blocks.0.ffn.0.vera_lambda_b"],
+}
+
+
+@pytest.mark.parametrize(("kind", "keys"), KINDS.items(), ids=KINDS)
+def test_a_kind_that_is_not_read_is_named_and_those_that_are(tmp_path, kind, keys):
+    path = tmp_path / "x.safetensors"
+    write_safetensors(path, {key: torch.zeros(1) for key in keys}, {})
+    with pytest.raises(UserError, match=f"not read, {kind}, .* for example") as caught:
+        read_lora(path)
+    assert "looks like" not in str(caught.value)
+    assert all(word in caught.value.can_be for word in ("LoRA", "DoRA", "LoHa", "LoKr", "diff"))
+
+
 def test_one_key_of_a_lora_is_enough(tmp_path):
     path = tmp_path / "x.safetensors"
     keys = [*WAN, "blocks.0.ffn.0.lora_A.weight"]

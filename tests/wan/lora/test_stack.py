@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tandem_wan.wan.errors import UserError
+from tandem_wan.wan.lora.experts import Evidence
 from tandem_wan.wan.lora.kinds import KINDS
 from tandem_wan.wan.lora.pairing import PairFinder
 from tandem_wan.wan.lora.stack import (
@@ -73,6 +74,8 @@ def test_no_text_is_an_empty_stack():
         ({**GOOD, "high": True}, "high is True", "Change it"),
         ({**GOOD, "high": float("nan")}, "high is nan", "Change it"),
         ({**GOOD, "low": float("inf")}, "low is inf", "Change it"),
+        ({**GOOD, "high": 10**309}, "high is 1000", "Change it"),
+        ({**GOOD, "low": -(10**309)}, "low is -1000", "Change it"),
         ({**GOOD, "on": "yes"}, "on is 'yes'", "Change it"),
         ({**GOOD, "on": 1}, "on is 1", "Change it"),
         ({**GOOD, "lora_low": 5}, "lora_low is 5", "Change it"),
@@ -92,6 +95,7 @@ def test_no_text_is_an_empty_stack():
         ({**GOOD, "blend": {"lora": "y", "shar": 1}}, "blend has shar", "spelling"),
         ({**GOOD, "blend": {"lora": "y", "share": 1.5}}, "blend: share is 1.5", "For example"),
         ({**GOOD, "blend": {"lora": "y", "share": True}}, "blend: share is True", "For example"),
+        ({**GOOD, "blend": {"lora": "y", "share": 10**309}}, "blend: share is 1000", "For example"),
         ({**GOOD, "blend": {"lora": "y", "lora_low": 3}}, "blend: lora_low is 3", "Change it"),
         ("x.safetensors", "is 'x.safetensors'", "For example"),
         (["x.safetensors"], "is ['x.safetensors']", "For example"),
@@ -107,7 +111,9 @@ def test_an_error_names_the_row_and_the_fix(entry, says, remedy, number):
     assert remedy in caught.value.to_do
 
 
-@pytest.mark.parametrize("text", ["{", '{"lora": "x"}', '"x"', "5", "null"])
+@pytest.mark.parametrize(
+    "text", ["{", '{"lora": "x"}', '"x"', "5", "null", "[" * 100_000, "9" * 5000]
+)
 def test_text_that_is_no_list_of_rows_gets_an_example_that_works(text):
     with pytest.raises(UserError, match="It is a list of rows") as caught:
         parse_rows(text)
@@ -178,9 +184,17 @@ def test_a_folder_says_nothing_about_its_files():
     ],
 )
 def test_a_route_by_hand_wins_then_metadata_then_the_name(row, metadata_expert, route, reason):
-    decided, why = decide_route(row, metadata_expert)
+    decided, why = decide_route(row, Evidence(metadata_expert))
     assert decided == route
     assert reason in why
+
+
+@pytest.mark.parametrize(("keys", "route"), [("low_noise", "low"), ("high_noise", "high")])
+def test_keys_for_one_expert_go_before_metadata_and_name(keys, route):
+    other = "high_noise" if keys == "low_noise" else "low_noise"
+    evidence = Evidence(other, keys)
+    assert decide_route(Row(lora=f"a_{other}"), evidence) == (route, f"its keys are for {keys}")
+    assert decide_route(Row(lora="a", route="both"), evidence) == ("both", "route is both")
 
 
 def test_one_stack_on_another_keeps_the_order_and_names_a_trigger_once():
@@ -253,7 +267,17 @@ def test_halves_with_a_row_each_go_to_their_own_expert(on):
     rows, notes = _with_pairs(Row(lora=LOW), Row(lora=HIGH, on=on))
     assert rows[0] == Row(lora=LOW, route="low")
     assert rows[1] == (Row(lora=HIGH, route="high") if on else Row(lora=HIGH, on=False))
-    assert f"its other half {HIGH} is in row 2" in notes[0]
+    where = "row 2." if on else "row 2, which is off."
+    assert notes[0].endswith(f"its other half {HIGH} is in {where}")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_pair_that_is_off_keeps_no_half_from_a_row_that_is_on(first):
+    off, on = Row(lora=HIGH, lora_low=LOW, on=False), Row(lora=HIGH)
+    rows, (note,) = _with_pairs(*((off, on) if first else (on, off)))
+    assert rows[1 if first else 0] == Row(lora=HIGH, lora_low=LOW, named=HIGH)
+    assert rows[0 if first else 1] == off
+    assert "takes its other half" in note
 
 
 def test_of_several_candidates_none_is_taken_and_all_are_named():
@@ -307,7 +331,7 @@ def test_rows_are_placed_on_the_experts_that_they_reach():
         Row(lora="m", blend=Blend(lora="y", lora_low="z")),
         Row(lora="n", blend=Blend(lora="y")),
     )
-    placed = place_rows(rows, lambda _: None)
+    placed = place_rows(rows, lambda _: Evidence())
     assert [row.number for row in placed] == [2, 3, 4, 5, 6, 7]
     assert [row.files for row in placed] == [
         {"high": "a", "low": "b"},

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tandem_wan.wan.errors import UserError
+from tandem_wan.wan.lora.experts import Evidence
 from tandem_wan.wan.lora.stack import Blend, Row, place_rows
 from tandem_wan.wan.lora.tuples import rows_from_tuples, tuples_from_rows
 
@@ -11,7 +12,7 @@ ENTRIES = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.1, 2), st.float
 
 
 def _lists(rows):
-    placed = place_rows(rows, lambda _: None)
+    placed = place_rows(rows, lambda _: Evidence())
     return tuples_from_rows(placed, "high"), tuples_from_rows(placed, "low")
 
 
@@ -51,7 +52,17 @@ def test_the_empty_rows_of_a_stacker_are_skipped():
 
 
 @pytest.mark.parametrize(
-    "entry", [("x", 1.0), ("x", 1.0, 1.0, 1.0), "x", (3, 1.0, 1.0), ("x", "1", 1)]
+    "entry",
+    [
+        ("x", 1.0),
+        ("x", 1.0, 1.0, 1.0),
+        "x",
+        (3, 1.0, 1.0),
+        ("x", "1", 1),
+        ("x", float("nan"), 1.0),
+        ("x", float("-inf"), 1.0),
+        ("x", 10**400, 1.0),
+    ],
 )
 def test_an_entry_that_is_none_is_named(entry):
     with pytest.raises(UserError, match=r"Entry 2 of lora_stack is .*\(name, model strength"):

@@ -75,7 +75,7 @@ class Target:
     def write(self, combined: Mapping[Role, CombinedLora]) -> list[str]:
         """Writes each expert's LoRA, puts a file aside that would be taken for the other half of one, and says what
         was done, a line each. A file that holds the same already stays as it is."""
-        loras = {role: self._marked(lora) for role, lora in combined.items()}
+        loras: dict[Role, CombinedLora] = {r: self._marked(lora) for r, lora in combined.items()}
         same = {role for role, lora in loras.items() if _holds(self.path(role), lora)}
         there = [self.path(role) for role in loras if self.path(role).exists() and role not in same]
         stale = [path for role in loras if (path := self._stale(role, loras)) is not None]

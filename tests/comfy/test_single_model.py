@@ -36,6 +36,25 @@ def test_a_lone_expert_takes_the_row_that_is_for_it_without_a_warning(host, pair
     assert "Warning" not in report and "Only model_low" not in report
 
 
+@pytest.mark.parametrize("single", [True, False])
+def test_a_recipe_of_a_found_pair_fits_a_single_model_and_two_experts(host, pair, single):
+    from tandem_wan.nodes.host.loras import paired
+    from tandem_wan.nodes.host.recipes import loaded, recipe_given
+    from tandem_wan.wan.lora.file_notes import recipe_of
+    from tandem_wan.wan.lora.recipes import recipe_text
+    from tandem_wan.wan.lora.stack import LoraStack, Row
+
+    found = LoraStack(paired((Row(lora=LOW),))[0])
+    text = recipe_text(recipe_of(found, lambda _: None, str))
+    stack = loaded(recipe_given("", text), "", "error")[0].stack()
+    prompt = {"stack": host.give(stack), "low": host.give(pair["low_noise"])}
+    prompt["high"] = host.give(pair["high_noise"])
+    models = {"model_high": ["high", 0]} | ({} if single else {"model_low": ["low", 0]})
+    report = host.run(prompt, "TandemApplyStack", stack=["stack", 0], **models)[2]
+    assert f"{LOW} -> {'single' if single else 'low_noise'}" in report
+    assert (f"{HIGH} -> high_noise" in report) is not single
+
+
 def test_both_halves_on_a_single_model_are_refused_unless_a_warning_is_asked_for(host, pair):
     prompt = {
         "stack": host.node("TandemLoraStack", rows=json.dumps([{"lora": HIGH}, {"lora": LOW}])),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..version import package_version
 from .files import read_metadata
 from .recipes import FileNote, Recipe, row_files
-from .stack import LoraStack, Row
+from .stack import LoraStack, Row, alone
 from .triggers import find_triggers
 
 logger = logging.getLogger("tandem.recipes")
@@ -31,9 +31,24 @@ LONGEST_ADDRESS = 500
 def recipe_of(
     stack: LoraStack, path_of: PathOf, digest_of: DigestOf, *, name: str = "", note: str = ""
 ) -> Recipe:
-    """The stack as a recipe, with a note of every file that is here."""
-    recipe = Recipe(name=name, note=note, triggers=stack.triggers, rows=stack.rows)
+    """The stack as a recipe, with a note of every file that is here.
+
+    The rows are as a person wrote them, so that they fit a single model too; a half that was found has its note.
+    """
+    rows = tuple(map(alone, stack.rows))
+    halves = tuple(half for row in stack.rows for half in _found_halves(row))
+    recipe = Recipe(name=name, note=note, triggers=stack.triggers, rows=rows, files=halves)
     return completed(recipe, path_of, digest_of)
+
+
+def _found_halves(row: Row) -> Iterator[FileNote]:
+    for part in (row, row.blend):
+        if part is None or part.named is None or part.lora_low is None:
+            continue
+        if part.named == part.lora:
+            yield FileNote(name=part.lora_low, half_of=part.named, side="low")
+        else:
+            yield FileNote(name=part.lora, half_of=part.named, side="high")
 
 
 def completed(recipe: Recipe, path_of: PathOf, digest_of: DigestOf) -> Recipe:
@@ -41,12 +56,12 @@ def completed(recipe: Recipe, path_of: PathOf, digest_of: DigestOf) -> Recipe:
 
     Raises `UserError` when a file of a row that is on cannot be read.
     """
-    used = set(row_files(tuple(row for row in recipe.rows if row.on)))
+    used = set(recipe.used())
     kinds, notes = kinds_by_file(recipe.rows), []
     for name, old in recipe.notes().items():
         path = None if old.choose else path_of(name)
         try:
-            kind = kinds.get(name) or old.kind
+            kind = kinds.get(old.half_of or name) or old.kind
             fresh = None if path is None else note_of(name, path, digest_of, kind=kind)
         except UserError:
             if name in used:
@@ -61,7 +76,11 @@ def _merged(old: FileNote, fresh: FileNote | None) -> FileNote:
     if fresh is None:
         return old
     return replace(
-        fresh, triggers=fresh.triggers or old.triggers, source=fresh.source or old.source
+        fresh,
+        triggers=fresh.triggers or old.triggers,
+        source=fresh.source or old.source,
+        half_of=old.half_of,
+        side=old.side,
     )
 
 

@@ -31,9 +31,9 @@ def flat_rows(inputs: Mapping[str, object], *, links_open: bool = False) -> tupl
             continue
         values = _with_placeholders(entry) if links_open else entry
         row = parse_row(f"Row loras.{number}", _given(f"Row loras.{number}", values))
-        if row.blend is not None and row.blend.lora == LINKED:
+        if links_open and _has_open_file(entry.get("blend")):
             row = replace(row, blend=None)
-        if row.lora != LINKED:
+        if not (links_open and _has_open_file(entry)):
             rows.append(row)
     return tuple(rows)
 
@@ -94,12 +94,17 @@ def _put(where: str, entry: dict[str, object], key: str, value: object) -> None:
 
 def _with_placeholders(entry: Mapping[str, object]) -> dict[str, object]:
     values = dict(entry)
-    if "lora" in values and values["lora"] is None:
+    if _has_open_file(values):
         values["lora"] = LINKED
     blend = values.get("blend")
-    if isinstance(blend, Mapping) and "lora" in blend and blend["lora"] is None:
+    if isinstance(blend, Mapping) and _has_open_file(blend):
         values["blend"] = {**blend, "lora": LINKED}
     return values
+
+
+def _has_open_file(fields: object) -> bool:
+    """A link to the file of a row or a blend has not come yet."""
+    return isinstance(fields, Mapping) and "lora" in fields and fields["lora"] is None
 
 
 _FIELDS = ", ".join((*KEYS, *ALIASES, "strength", *(f"blend.{key}" for key in BLEND_KEYS)))

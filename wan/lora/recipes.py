@@ -6,7 +6,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,10 @@ class FileNote:
     """The web address from which it came."""
     choose: str | None = None
     """What a person has to put here: then `name` is no file but a role, such as `style`."""
+    half_of: str | None = None
+    """The file of a row whose other half this is: it was found beside it, and no row names it."""
+    side: str | None = None
+    """Of a found half: high or low."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +54,28 @@ class Recipe:
     made_with: str = ""
 
     def notes(self) -> dict[str, FileNote]:
-        """A note for every file of the rows, in their order; a bare one where the document has none."""
+        """A note for every file of the rows, in their order, a bare one where the document has none; then those of
+        the halves that were found."""
         known = {note.name: note for note in self.files}
-        return {name: known.get(name, FileNote(name=name)) for name in row_files(self.rows)}
+        named = {name: known.get(name, FileNote(name=name)) for name in row_files(self.rows)}
+        return named | {half.name: half for half in self.halves()}
+
+    def halves(self) -> list[FileNote]:
+        """The notes of files that no row names, and that are the other half of one that a row names."""
+        named = row_files(self.rows)
+        return [n for n in self.files if n.half_of in named and n.name not in named]
+
+    def used(self) -> list[str]:
+        """The files of the rows that are on, with the halves that were found."""
+        named = row_files(tuple(row for row in self.rows if row.on))
+        return named + [half.name for half in self.halves() if half.half_of in named]
 
     def words(self) -> tuple[str, ...]:
         """The trigger words to put into the prompt."""
         if self.triggers:
             return self.triggers
         known = self.notes()
-        used = row_files(tuple(row for row in self.rows if row.on))
-        return tuple(dict.fromkeys(word for name in used for word in known[name].triggers))
+        return tuple(dict.fromkeys(word for name in self.used() for word in known[name].triggers))
 
     def stack(self) -> LoraStack:
         return LoraStack(self.rows, self.words())
@@ -85,6 +100,20 @@ def with_files(rows: tuple[Row, ...], names: Mapping[str, str]) -> tuple[Row, ..
             for key in ("lora", "lora_low"):
                 if place.get(key) is not None:
                     place[key] = names.get(place[key], place[key])
+    return parse_rows(json.dumps(entries))
+
+
+def with_halves(rows: tuple[Row, ...], halves: Iterable[FileNote]) -> tuple[Row, ...]:
+    """The rows with these halves written out where a row, or its blend, names the other one alone."""
+    entries = json.loads(rows_json(rows))
+    by_other = {half.half_of: half for half in halves}
+    for entry in entries:
+        for place in _file_places(entry):
+            half = by_other.get(place["lora"])
+            if half is None or place.get("lora_low") is not None or entry["route"] != "auto":
+                continue
+            pair = (half.name, place["lora"]) if half.side == "high" else (place["lora"], half.name)
+            place["lora"], place["lora_low"] = pair
     return parse_rows(json.dumps(entries))
 
 
@@ -158,7 +187,7 @@ def recipe_from(document: object, what: str = "The recipe") -> Recipe:
         files=_notes(values.get("files", []), what),
         made_with=_text(values, "made_with", what) or "",
     )
-    if strange := sorted({note.name for note in recipe.files} - set(row_files(rows))):
+    if strange := sorted({note.name for note in recipe.files} - set(recipe.notes())):
         raise _bad(
             f"{what}: files has {', '.join(strange)}, which no row names.",
             f"The rows name {', '.join(row_files(rows)) or 'no file'}.",
@@ -228,6 +257,8 @@ def _note(entry: object, where: str) -> FileNote:
         triggers=_words(entry, where),
         source=_text(entry, "source", where),
         choose=_text(entry, "choose", where),
+        half_of=_text(entry, "half_of", where),
+        side=_side(entry, where),
     )
 
 
@@ -246,6 +277,16 @@ def _text(values: Mapping[str, Any], key: str, where: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise _bad(f"{where}: {key} is {value!r:.80}.", "It is text, or null.")
     return value
+
+
+def _side(entry: Mapping[str, Any], where: str) -> str | None:
+    side = _text(entry, "side", where)
+    if side not in (None, "high", "low") or bool(side) is not bool(entry.get("half_of")):
+        raise _bad(
+            f"{where}: side is {side!r:.80}.",
+            "It is high or low beside half_of, and null without it.",
+        )
+    return side
 
 
 def _words(values: Mapping[str, Any], where: str) -> tuple[str, ...]:

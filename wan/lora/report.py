@@ -386,7 +386,7 @@ def _advice(sign: Sign) -> str:
 def _source(base: Base) -> str:
     if not (base.source or base.size):
         return ""
-    return f"{base.words()}, says {base.source}" if base.source else base.words()
+    return f"{base.words()}, says its {base.source}" if base.source else base.words()
 
 
 def _listed(values: Sequence[float]) -> str:

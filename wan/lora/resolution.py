@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from ..errors import UserError
 from .file_notes import DigestOf, PathOf
-from .recipes import FileNote, Recipe, row_files, with_files
+from .recipes import FileNote, Recipe, with_files, with_halves
 from .stack import expert_in_name
 
 MOST_CANDIDATES = 5
@@ -35,7 +35,7 @@ class Missing(NamedTuple):
     note: FileNote
     candidates: tuple[Candidate, ...]
     needed: bool
-    """Whether a row that is on names it."""
+    """Whether a row that is on names it, or its other half was found for one."""
 
 
 @dataclass(frozen=True)
@@ -56,22 +56,43 @@ class Resolution:
         names = {found.note.name: found.name for found in self.found}
         notes = {note.name: note for note in recipe.files if not note.choose}
         notes = {
-            names.get(name, name): replace(n, name=names.get(name, name))
+            names.get(name, name): replace(
+                n,
+                name=names.get(name, name),
+                half_of=names.get(n.half_of, n.half_of) if n.half_of else None,
+            )
             for name, n in notes.items()
         }
         gone: set[str] = set()
         for found in self.found:
             if found.how == "chosen":
-                notes[found.name] = FileNote(name=found.name, kind=found.note.kind)
+                of = found.note.half_of
+                notes[found.name] = FileNote(
+                    name=found.name,
+                    kind=found.note.kind,
+                    half_of=names.get(of, of) if of else None,
+                    side=found.note.side,
+                )
                 gone.update(found.note.triggers)
             elif found.how == "other content":
                 notes[found.name] = replace(notes[found.name], sha256=None, size=None)
         return replace(
             recipe,
-            rows=with_files(recipe.rows, names),
+            rows=with_halves(with_files(recipe.rows, names), self._moved_halves(names)),
             files=tuple(notes.values()),
             triggers=tuple(word for word in recipe.triggers if word not in gone),
         )
+
+    def _moved_halves(self, names: Mapping[str, str]) -> list[FileNote]:
+        """Found halves that the names of this computer may not tell as such, under these names."""
+        moved = []
+        for half in (found.note for found in self.found):
+            of = half.half_of
+            if of is None or of not in names:
+                continue
+            if (names[of], names[half.name]) != (of, half.name):
+                moved.append(replace(half, name=names[half.name], half_of=names[of]))
+        return moved
 
     def chosen(self) -> set[str]:
         """The names here of the files that a person chose."""
@@ -113,7 +134,7 @@ def resolve(
     of the right size are hashed. `chosen` goes before all (recipe's name -> name here). Nothing is guessed.
     """
     shelf = _Shelf(names, path_of, digest_of)
-    used = set(row_files(tuple(row for row in recipe.rows if row.on)))
+    used = set(recipe.used())
     found, missing = [], []
     for note in recipe.notes().values():
         result = _resolve_one(note, shelf, dict(chosen or {}))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tandem_wan.wan.errors import UserError
-from tandem_wan.wan.lora.flat_rows import flat_rows
+from tandem_wan.wan.lora.flat_rows import LINKED, flat_rows
 from tandem_wan.wan.lora.rows import Blend, Row, parse_rows, row_entry
 
 NAMES = st.text(min_size=1).filter(lambda text: text.strip() and text.strip().lower() != "none")
@@ -139,6 +139,13 @@ def test_a_link_is_open_when_a_prompt_is_queued_and_must_have_come_when_it_runs(
         Row(lora="a", high=0.5, low=0.5),
         Row(lora="x", blend=Blend(lora="b", share=0.3)),
     )
+
+
+@pytest.mark.parametrize("links_open", [True, False])
+def test_no_name_of_a_file_stands_for_a_link(links_open):
+    row = Row(lora=LINKED, blend=Blend(lora=LINKED))
+    inputs = {"loras.0.lora": LINKED, "loras.0.blend.lora": LINKED}
+    assert flat_rows(inputs, links_open=links_open) == (row,)
 
 
 def test_five_hundred_rows_are_read_in_a_second():

@@ -87,7 +87,7 @@ def test_a_file_that_fits_says_so_first_and_then_its_numbers():
         "x.safetensors -> high_noise: fits (route is both)\n"
         "  400 of 400 modules matched, rank 4, alpha 4, strength 0.75, "
         f"{LAYOUT}\n"
-        "  made for Wan 2.2 14B (width 5120), says ss_base_model_version\n"
+        "  made for Wan 2.2 14B (width 5120), says its ss_base_model_version\n"
         "  size of the update: 0.022 of the weights (median of 24 modules), a usual size"
     )
 
@@ -100,7 +100,7 @@ def test_a_wan_21_lora_on_22_is_20_of_24_and_harmless():
         "x.safetensors -> high_noise: fits, though it was made for another model (route is both)\n"
         "  20 of 24 modules matched (the other 4 are harmless), rank 4, alpha 4, strength 1, "
         f"{LAYOUT}\n"
-        "  made for Wan 2.1 14B i2v (width 5120), says ss_sd_model_name: a Wan 2.1 LoRA on Wan 2.2, "
+        "  made for Wan 2.1 14B i2v (width 5120), says its ss_sd_model_name: a Wan 2.1 LoRA on Wan 2.2, "
         "which is legal\n"
         "  8 keys have no place here: harmless, for example "
         "diffusion_model.blocks.0.cross_attn.k_img.lora_A.weight\n"

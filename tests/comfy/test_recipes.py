@@ -7,6 +7,7 @@ import copy
 import gc
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -308,7 +309,9 @@ def test_files_are_hashed_in_another_thread_than_the_servers(places, monkeypatch
     async def checked():
         return threading.get_ident(), await nodes.TandemLoadStack.validate_inputs(recipe=text)
 
-    server, verdict = asyncio.run(checked())
+    # In a thread of its own: the browser tests leave an event loop running in this one.
+    with ThreadPoolExecutor(1) as thread:
+        server, verdict = thread.submit(asyncio.run, checked()).result()
     assert verdict is True and hashed and server not in hashed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .caption_report import TandemCaptionReport
 from .dataset import TandemCaptionTemplate, TandemDataset
 from .host.places import register_places
 from .host.recipe_record import register_recorder
@@ -33,6 +34,7 @@ class TandemExtension(ComfyExtension):
         return [
             TandemDataset,
             TandemCaptionTemplate,
+            TandemCaptionReport,
             TandemAutoParameters,
             TandemEditPlan,
             TandemTrainer,

@@ -1,0 +1,123 @@
+"""Captions as words: how many there are, where the trigger stands, and what shapes the sentences have."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+# Kana and Han are written without spaces: there each character counts as a word.
+_UNSPACED = "\u3040-\u30ff\u3400-\u9fff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:['\u2019\-][^\W{_UNSPACED}]+)*")
+_PLACEHOLDERS = re.compile(
+    r"\{[^{}]*\}|\[[A-Z][A-Z0-9_ ]*\]|<[A-Za-z_]+>|\b(?:[A-Z0-9]+_)*(?:TOKEN|TRIGGER|PLACEHOLDER)\b"
+)
+SLOT = "___"
+SAME_SHAPE = 0.6
+"""Part of the longer caption's words that two captions of one shape share, in the same order (ours)."""
+MOST_SHAPES = 50
+"""Shapes are told apart up to here; a caption that would begin another one is left out."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Captions that are one sentence with other words in its slots."""
+
+    skeleton: str
+    """The words that all of them share, in small letters; `___` where they differ."""
+    members: tuple[int, ...]
+    """Which captions, counted from 0."""
+
+
+def words_of(caption: str) -> list[str]:
+    """The words of a caption as they are written, without punctuation."""
+    return _WORD.findall(caption)
+
+
+def folded(caption: str) -> str:
+    """A caption without capitals and punctuation: equal for captions that say the same."""
+    return " ".join(words_of(caption)).lower()
+
+
+def trigger_places(caption: str, trigger: str) -> list[int]:
+    """At which words the trigger begins, counted from 1; whole words in the trigger's own capitals."""
+    return [len(words_of(caption[: m.start()])) + 1 for m in _as_word(trigger).finditer(caption)]
+
+
+def other_capitals(caption: str, trigger: str) -> bool:
+    """Whether the trigger stands in a caption only with other capitals, which are other tokens."""
+    anyhow = re.search(_as_word(trigger).pattern, caption, re.IGNORECASE)
+    return bool(anyhow) and not trigger_places(caption, trigger)
+
+
+def placeholders(caption: str, trigger: str) -> list[str]:
+    """What a template has left behind: `{trigger}`, `[PERSON]`, `<name>`, `TOKEN`, `STYLE_TOKEN`.
+
+    The trigger itself is none, whatever it looks like.
+    """
+    text = _as_word(trigger).sub(" ", caption) if trigger else caption
+    return _PLACEHOLDERS.findall(text)
+
+
+def sentence_shapes(captions: Sequence[str]) -> list[Shape]:
+    """The shapes of the sentences, the most frequent first.
+
+    A caption is read as its words in small letters. It has the shape of the first caption with which it shares
+    at least `SAME_SHAPE` of the longer one's words in the same order; if there is none, it begins a shape of its own.
+    The skeleton of a shape is what all its captions share, in order; each run of words in which they
+    differ is a slot. So "A woman turns into a MERMAID" and "A man turns into a MERMAID" are one shape,
+    "a ___ turns into a mermaid". Captions should be given without the empty ones.
+    """
+    shapes: list[tuple[list[str], list[int]]] = []
+    for index, caption in enumerate(captions):
+        words = folded(caption).split()
+        home = next((shape for shape in shapes if _same_shape(shape[0], words)), None)
+        if home is not None:
+            home[1].append(index)
+        elif len(shapes) < MOST_SHAPES:
+            shapes.append((words, [index]))
+    made = [
+        Shape(_skeleton([captions[i] for i in members]), tuple(members)) for _, members in shapes
+    ]
+    return sorted(made, key=lambda shape: -len(shape.members))
+
+
+def _same_shape(a: list[str], b: list[str]) -> bool:
+    longer = max(len(a), len(b))
+    if min(len(a), len(b)) < SAME_SHAPE * longer:
+        return False
+    # Cheap, and most captions of other shapes end here: words in any order.
+    if sum((Counter(a) & Counter(b)).values()) < SAME_SHAPE * longer:
+        return False
+    return _matched(a, b) >= SAME_SHAPE * longer
+
+
+def _matched(a: list[str], b: list[str]) -> int:
+    matcher = SequenceMatcher(None, a, b, autojunk=False)
+    return sum(block.size for block in matcher.get_matching_blocks())
+
+
+def _skeleton(captions: Sequence[str]) -> str:
+    first, *others = (folded(caption).split() for caption in captions)
+    skeleton: list[str | None] = [*first]
+    for words in others:
+        skeleton = _common(skeleton, words)
+    return " ".join(SLOT if word is None else word for word in skeleton)
+
+
+def _common(skeleton: list[str | None], words: list[str]) -> list[str | None]:
+    """The skeleton with a slot (None) wherever `words` goes another way."""
+    matcher = SequenceMatcher(None, skeleton, words, autojunk=False)
+    common: list[str | None] = []
+    for kind, begin, end, _, _ in matcher.get_opcodes():
+        if kind == "equal":
+            common += skeleton[begin:end]
+        elif not common or common[-1] is not None:
+            common.append(None)
+    return common
+
+
+def _as_word(trigger: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)")

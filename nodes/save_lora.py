@@ -8,7 +8,6 @@ import torch
 from comfy_api.latest import io
 
 from ..wan.errors import UserError
-from ..wan.families import FAMILIES
 from ..wan.lora.stack import LoraStack, Row
 from . import sockets
 from .host import saving
@@ -50,24 +49,7 @@ class TandemSaveLora(io.ComfyNode):
                     tooltip="The files are called NAME_high_noise and NAME_low_noise, or NAME for a single model, "
                     "in the first loras folder. For example anime_fast.",
                 ),
-                io.Model.Input("model_high", optional=True, tooltip=sockets.HIGH_TIP),
-                io.Model.Input("model_low", optional=True, tooltip=sockets.LOW_TIP),
-                io.Combo.Input(
-                    "family",
-                    options=list(FAMILIES),
-                    default="auto",
-                    optional=True,
-                    tooltip="auto: two models are Wan 2.2 A14B, one is a single model. Set wan 2.2 A14B for a lone "
-                    "expert.",
-                ),
-                io.Combo.Input(
-                    "unmatched",
-                    options=["error", "warn", "ignore"],
-                    default="error",
-                    optional=True,
-                    tooltip="If part of a file has no place in the model: stop, warn and leave it out, or say it in "
-                    "the report only.",
-                ),
+                *sockets.applied_inputs(),
                 io.Combo.Input(
                     "dtype",
                     options=list(DTYPES),

@@ -163,13 +163,7 @@ def _stack_inputs() -> list[io.Input]:
             tooltip="own image: scene 2 begins with picture 2 of start_image (or its last one). last frame: it begins "
             "with the last frame of scene 1, and that frame is shown once.",
         ),
-        io.Combo.Input(
-            "unmatched",
-            options=["error", "warn", "ignore"],
-            default="error",
-            optional=True,
-            tooltip="If part of a LoRA has no place in the model: stop, warn and go on, or say it in the report only.",
-        ),
+        sockets.unmatched_input(),
         io.Model.Input("model_low", optional=True, tooltip=sockets.LOW_TIP),
         io.Image.Input(
             "start_image",

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..wan.families import FAMILIES
 from ..wan.lora.flat_rows import flat_rows
 from ..wan.lora.kinds import stack_size, stack_warnings
 from ..wan.lora.stack import LoraStack, Row, parse_rows
@@ -115,28 +114,7 @@ class TandemApplyStack(io.ComfyNode):
                 sockets.Stack.Input(
                     "stack", tooltip="From Tandem LoRA Stack or Tandem Job Result."
                 ),
-                io.Model.Input(
-                    "model_high",
-                    optional=True,
-                    tooltip=sockets.HIGH_TIP,
-                ),
-                io.Model.Input("model_low", optional=True, tooltip=sockets.LOW_TIP),
-                io.Combo.Input(
-                    "family",
-                    options=list(FAMILIES),
-                    default="auto",
-                    optional=True,
-                    tooltip="auto: two models are Wan 2.2 A14B, one is a single model. Set wan 2.2 A14B for a lone "
-                    "expert.",
-                ),
-                io.Combo.Input(
-                    "unmatched",
-                    options=["error", "warn", "ignore"],
-                    default="error",
-                    optional=True,
-                    tooltip="If part of a file has no place in the model: stop, warn and go on, or say it in the "
-                    "report only. A file without any match always stops.",
-                ),
+                *sockets.applied_inputs(),
                 io.Combo.Input(
                     "mode",
                     options=["inject", "merge"],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import comfy.samplers
 from comfy_api.latest import io
 
+from . import sampling_inputs as inputs
 from . import sockets
 from .host.progress import node_text
 from .host.sampling import Request, make_schedule, sample_pair, with_shift
@@ -37,32 +37,11 @@ class TandemDualSampler(io.ComfyNode):
                 ),
                 io.Conditioning.Input("negative", tooltip="What it is not to show."),
                 io.Latent.Input("latent", tooltip="From Wan Image To Video, for example."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    optional=True,
-                    tooltip="Which noise the clip starts from; the same number gives the same clip. For example 0.",
+                inputs.seed_input(
+                    "Which noise the clip starts from; the same number gives the same clip. For example 0."
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=20,
-                    min=1,
-                    max=10_000,
-                    optional=True,
-                    tooltip="Steps of both experts together. 20, or 4 with a lightning LoRA.",
-                ),
-                io.Float.Input(
-                    "cfg",
-                    default=3.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    optional=True,
-                    tooltip="Guidance, a factor. 3.5 for Wan 2.2, 1.0 with a lightning LoRA.",
-                ),
+                inputs.steps_input(),
+                inputs.cfg_input(),
                 io.Float.Input(
                     "cfg_low",
                     default=0.0,
@@ -72,29 +51,9 @@ class TandemDualSampler(io.ComfyNode):
                     optional=True,
                     tooltip="Guidance of the low-noise expert; 0 takes cfg.",
                 ),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=comfy.samplers.SAMPLER_NAMES,
-                    default="euler",
-                    optional=True,
-                    tooltip="The sampler. euler loses nothing at the switch.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=comfy.samplers.SCHEDULER_NAMES,
-                    default="simple",
-                    optional=True,
-                    tooltip="How the steps are spread over the noise. For example simple.",
-                ),
-                io.Float.Input(
-                    "shift",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.01,
-                    optional=True,
-                    tooltip="Warp of the schedule for both experts; 0 keeps the MODEL's. 5 for image-to-video.",
-                ),
+                inputs.sampler_input(),
+                inputs.scheduler_input(),
+                inputs.shift_input(),
                 io.Float.Input(
                     "boundary",
                     default=0.0,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import comfy.samplers
 from comfy_api.latest import io
 
 from ..wan.families import AUTO
 from ..wan.lora.judge import Policy
 from ..wan.lora.stack import LoraStack
 from ..wan.shapes import checked_clip_size
+from . import sampling_inputs as inputs
 from . import sockets
 from .host.progress import node_text
 from .host.scenes import (
@@ -213,59 +213,18 @@ def _size_inputs() -> list[io.Input]:
 
 def _schedule_inputs() -> list[io.Input]:
     return [
-        io.Int.Input(
-            "steps",
-            default=20,
-            min=1,
-            max=10_000,
-            optional=True,
-            tooltip="Steps of both experts together. 20, or 4 with a lightning LoRA.",
-        ),
-        io.Float.Input(
-            "cfg",
-            default=3.5,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            optional=True,
-            tooltip="Guidance, a factor. 3.5 for Wan 2.2, 1.0 with a lightning LoRA.",
-        ),
-        io.Float.Input(
-            "shift",
-            default=0.0,
-            min=0.0,
-            max=100.0,
-            step=0.01,
-            optional=True,
-            tooltip="Warp of the schedule for both experts; 0 keeps the MODEL's. 5 for image-to-video.",
-        ),
+        inputs.steps_input(),
+        inputs.cfg_input(),
+        inputs.shift_input(),
     ]
 
 
 def _noise_inputs() -> list[io.Input]:
     return [
-        io.Combo.Input(
-            "sampler_name",
-            options=comfy.samplers.SAMPLER_NAMES,
-            default="euler",
-            optional=True,
-            tooltip="The sampler. euler loses nothing at the switch.",
-        ),
-        io.Combo.Input(
-            "scheduler",
-            options=comfy.samplers.SCHEDULER_NAMES,
-            default="simple",
-            optional=True,
-            tooltip="How the steps are spread over the noise. For example simple.",
-        ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=True,
-            optional=True,
-            tooltip="Noise of the first scene; each later one takes the next number unless it has its own. For "
-            "example 0.",
+        inputs.sampler_input(),
+        inputs.scheduler_input(),
+        inputs.seed_input(
+            "Noise of the first scene; each later one takes the next number unless it has its own. For "
+            "example 0."
         ),
     ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import comfy.samplers
 import torch
 from comfy_api.latest import io, ui
 
 from ..wan.lora.strength import StrengthSchedule, parse_strength
 from ..wan.lora.strength_table import strength_run
+from . import sampling_inputs as inputs
 from . import sockets
 from .host.progress import node_text
 from .host.schedules import flow_sigmas
@@ -39,13 +39,8 @@ class TandemStrengthSchedule(io.ComfyNode):
                     optional=True,
                     tooltip="The same for the low-noise expert; empty takes schedule. For example 1 -> 0.4.",
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=20,
-                    min=1,
-                    max=10_000,
-                    optional=True,
-                    tooltip="Steps of both experts together, as on the sampler. 20, or 4 with a speed LoRA.",
+                inputs.steps_input(
+                    "Steps of both experts together, as on the sampler. 20, or 4 with a speed LoRA."
                 ),
                 io.Float.Input(
                     "shift",
@@ -66,12 +61,8 @@ class TandemStrengthSchedule(io.ComfyNode):
                     tooltip="Sigma at which the low-noise expert takes over: 0.9 image-to-video, 0.875 text-to-video; "
                     "0 shows a single model.",
                 ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=comfy.samplers.SCHEDULER_NAMES,
-                    default="simple",
-                    optional=True,
-                    tooltip="How the steps are spread over the noise, as on the sampler. For example simple.",
+                inputs.scheduler_input(
+                    "How the steps are spread over the noise, as on the sampler. For example simple."
                 ),
                 io.Float.Input(
                     "high",

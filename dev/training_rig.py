@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from ..training.dataset import load_dataset
+from ..training.dataset import ONE_SIZE, DatasetSettings
+from ..training.dataset_reader import load_dataset
 from ..training.loop import ExpertTrainer, build_trainers
 from ..training.plan import OptimizerSettings, RateSettings, TrainingPlan
 from ..training.samples import EncodedClip
 from ..wan.families import sigma_range
-from ..wan.shapes import checked_clip_size
 
 
 def encode(
@@ -29,7 +29,10 @@ def encode(
 def setup(models: Mapping[str, Any], vae: Any, clip: Any, clips: Path, **more: Any) -> Any:
     from ..nodes.host.setup import check_setup
 
-    dataset = load_dataset(clips, "video", trigger="X", size=checked_clip_size(64, 64, 9), fps=16.0)
+    settings = DatasetSettings(
+        folder=clips, media="video", trigger="X", width=64, height=64, frames=9, fit=ONE_SIZE
+    )
+    dataset = load_dataset(settings)
     sockets = {"model_high": models.get("high_noise"), "model_low": models.get("low_noise")}
     with torch.inference_mode():
         return check_setup(plan(), dataset, clip=clip, vae=vae, **{**sockets, **more})

@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .caption_report import TandemCaptionReport
-from .dataset import TandemCaptionTemplate, TandemDataset
+from .caption_template import TandemCaptionTemplate
+from .dataset import TandemDataset
 from .host.places import register_places
 from .host.recipe_record import register_recorder
 from .host.recipe_routes import register_recipe_routes

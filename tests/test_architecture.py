@@ -34,7 +34,8 @@ THIRD_PARTY = {
     "radial_attention": TENSORS | {"triton"},
     "wan": TENSORS | {"av", "tokenizers", "sentencepiece"},
     "training": TENSORS
-    | {"accelerate", "filelock", "PIL", "matplotlib", "bitsandbytes", "prodigyopt"},
+    | {"accelerate", "filelock", "PIL", "matplotlib", "bitsandbytes", "prodigyopt"}
+    | {"imagehash", "tomlkit", "yaml", "av"},
 }
 DIFFUSERS = {"diffusers", "peft"}
 HOST = {"folder_paths", "server", "latent_preview", "node_helpers", "nodes", "execution"}

@@ -69,6 +69,10 @@ class TrainingPlan:
     """Optimizer steps before the other expert takes its turn."""
     save_every: int = 100
     seed: int = 0
+    caption_dropout: float = 0.0
+    """Share of the samples that are trained without their caption."""
+    allow_long: bool = False
+    """Train longer than the preset's limit of epochs all the same."""
     checkpoint_blocks: bool = True
     """Recompute each block in the backward pass instead of keeping its activations."""
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -95,6 +99,9 @@ class TrainingPlan:
             "above 0; at 0 the LoRA would do nothing",
         )
         _check(0 <= self.lora.dropout < 1, "lora.dropout", self.lora.dropout, "0 to below 1")
+        _check(
+            0 <= self.caption_dropout < 1, "caption_dropout", self.caption_dropout, "0 to below 1"
+        )
         _check(
             0 < self.boundary < 1,
             "boundary",

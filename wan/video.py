@@ -20,6 +20,17 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
+class View(NamedTuple):
+    """Which part of a picture is kept when it is cut to a size, and whether it is mirrored."""
+
+    crop: float = 0.5
+    """0 keeps the left or upper end, 0.5 the middle, 1 the right or lower end."""
+    flip: bool = False
+
+
+CENTRED = View()
+
+
 class ClipInfo(NamedTuple):
     """What a file holds: frames that can be had at the asked rate, its size as shown, its own rate."""
 

@@ -6,14 +6,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tandem_wan.training.dataset import (
-    dataset_report,
-    fill_trigger,
-    find_media,
-    folder_stamp,
-    load_dataset,
-    unfilled_captions,
-)
+from tandem_wan.training.dataset import DatasetSettings, fill_trigger, unfilled_captions
+from tandem_wan.training.dataset_reader import find_media, folder_stamp, load_dataset
+from tandem_wan.training.dataset_report import dataset_report
 from tandem_wan.wan.errors import UserError
 from tandem_wan.wan.shapes import ClipSize
 
@@ -21,7 +16,10 @@ SIZE = ClipSize(48, 32, 9)
 
 
 def load(folder: Path, media: str = "auto", *, trigger: str = "", size=SIZE, fps=16, **kwargs):
-    return load_dataset(folder, media, trigger=trigger, size=size, fps=fps, **kwargs)
+    settings = DatasetSettings(
+        folder=folder, media=media, trigger=trigger, fps=fps, **size._asdict()
+    )
+    return load_dataset(settings, **kwargs)
 
 
 def caption(path: Path, text: str, encoding: str = "utf-8") -> None:

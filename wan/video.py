@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import statistics
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import av
-import av.container
 import av.error
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from .errors import UserError
+from .film import Film, nearest_frames, undecodable
+from .picture_fit import CENTRED, PictureFit, View, shown_size
 from .shapes import ClipSize
+
+__all__ = [
+    "CENTRED",
+    "IMAGE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "ClipInfo",
+    "View",
+    "probe",
+    "read_clip",
+]
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-
-
-class View(NamedTuple):
-    """Which part of a picture is kept when it is cut to a size, and whether it is mirrored."""
-
-    crop: float = 0.5
-    """0 keeps the left or upper end, 0.5 the middle, 1 the right or lower end."""
-    flip: bool = False
-
-
-CENTRED = View()
+WAITING = 4
+"""Decoded frames that wait to be scaled. More of them would be gigabytes: 81 frames of a 4K film are 2 GB."""
+UNEVEN_GAP = 0.1
+"""A gap between frames that is by this part longer or shorter than the usual one is not even."""
+UNEVEN_SHARE = 0.02
+"""A rate is variable when more than this part of the gaps is not even: a dropped frame alone does not make it so."""
+TIMESTAMP_S = 1.1e-3
+"""Matroska rounds times to milliseconds, which at high rates alone is more than `UNEVEN_GAP`."""
 
 
 class ClipInfo(NamedTuple):
@@ -38,123 +49,92 @@ class ClipInfo(NamedTuple):
     width: int
     height: int
     fps: float
+    """Frames per second on average, as the file says."""
+    seconds: float = 0.0
+    """How long it lasts by the times of its frames; what its header says if it was not decoded to the end."""
+    variable: bool = False
+    """Gaps between the frames that were decoded differ by more than a tenth."""
 
 
-def probe(path: Path, *, fps: float, max_frames: int) -> ClipInfo:
+def probe(path: Path, *, fps: float, max_frames: int | None) -> ClipInfo:
     """Decodes as far as `max_frames` at `fps` need, so that a broken file is found now and not in a run.
 
-    Raises `UserError` when the file cannot be decoded.
+    None decodes all of it. Raises `UserError` when the file cannot be decoded.
     """
-    count, width, height, rate = 0, 0, 0, 0.0
-    with _opened(path) as container:
-        rate = float(container.streams.video[0].average_rate or 0)
-        for frame in _frames_at(container, fps, max_frames, path):
-            count += 1
-            if count == 1:
-                height, width = _picture(frame, container).shape[:2]
-    return ClipInfo(count, width, height, rate)
+    with Film(path) as film:
+        times_s: list[float] = []
+        found, shape, last = 0, (0, 0), None
+        shown = nearest_frames(film, _noted(film.frames(), times_s), fps=fps)
+        for frame in itertools.islice(shown, max_frames):
+            shape = shape if found else shown_size(frame, film.pixel_aspect)
+            found, last = found + 1, frame
+        seconds = times_s[-1] + film.seconds_of(last) if last is not None else 0.0
+        if found == max_frames:
+            seconds = max(seconds, film.header_s)
+        return ClipInfo(found, *shape, film.rate, seconds, _uneven(times_s))
 
 
-def read_clip(path: Path, size: ClipSize, *, fps: float) -> torch.Tensor:
-    """(frames, height, width, 3) float32 in [0, 1]: scaled to cover `size`, then cut in the middle."""
-    with _opened(path) as container:
-        # One at a time: 81 frames of a 4K film would be 8 GB at their own size.
-        pictures = [
-            fit_frames(
-                torch.from_numpy(np.ascontiguousarray(_picture(frame, container)))[None], size
-            )
-            for frame in _frames_at(container, fps, size.frames, path)
-        ]
-    if len(pictures) < size.frames:
-        raise UserError(
-            f"{path.name} has {len(pictures)} frames at {fps:g} fps.",
-            f"The dataset asks for {size.frames}.",
-            "Use a longer clip, or fewer frames.",
-        )
-    return torch.cat(pictures)
+def read_clip(
+    path: Path, size: ClipSize, *, fps: float, start: int = 0, view: View = CENTRED
+) -> torch.Tensor:
+    """(frames, height, width, 3) float32 in [0, 1]: scaled to cover `size`, then cut and mirrored as `view` says.
 
-
-def fit_frames(pictures: torch.Tensor, size: ClipSize) -> torch.Tensor:
-    """uint8 (frames, h, w, 3) to float32 (frames, height, width, 3) in [0, 1], aspect kept."""
-    video = pictures.permute(0, 3, 1, 2).float() / 255
-    scale = max(size.width / video.shape[-1], size.height / video.shape[-2])
-    inner = (
-        max(size.height, round(video.shape[-2] * scale)),
-        max(size.width, round(video.shape[-1] * scale)),
-    )
-    video = F.interpolate(video, inner, mode="bicubic", antialias=True).clamp(0, 1)
-    top, left = (inner[0] - size.height) // 2, (inner[1] - size.width) // 2
-    video = video[:, :, top : top + size.height, left : left + size.width]
-    return video.permute(0, 2, 3, 1).contiguous()
-
-
-def _picture(frame: av.VideoFrame, container: av.container.InputContainer) -> np.ndarray:
-    """(height, width, 3) uint8 as a player shows it: square pixels, and upright if a phone was held upright."""
-    pixel_aspect = float(container.streams.video[0].sample_aspect_ratio or 1)
-    width = max(1, round(frame.width * pixel_aspect))
-    return np.rot90(frame.to_ndarray(format="rgb24", width=width), frame.rotation // 90)
-
-
-def _opened(path: Path) -> av.container.InputContainer:
-    try:
-        container = av.open(str(path))
-    except (av.error.FFmpegError, OSError) as error:
-        raise _undecodable(path, error) from error
-    if not container.streams.video:
-        container.close()
-        raise _undecodable(path, "it has no picture")
-    return container
-
-
-def _frames_at(
-    container: av.container.InputContainer, fps: float, count: int, path: Path
-) -> Iterator[av.VideoFrame]:
-    """For k = 0, 1, ...: the source frame nearest to k / fps seconds after the first one.
-
-    The last frame stands until its own duration is over, so a clip of d seconds gives d * fps frames.
+    Frame k is the one nearest to (start + k) / fps seconds after the file's first. In memory the channels are planes,
+    as networks take them. Raises `UserError` when the file is damaged or too short.
     """
-    wanted, previous, start = 0, None, None
-    for time, frame in _timed_frames(container, path):
-        start = time if start is None else start
-        while (
-            wanted < count
-            and previous is not None
-            and wanted / fps <= (time - start + previous[0]) / 2
-        ):
-            yield previous[1]
-            wanted += 1
-        previous = (time - start, frame)
-        if wanted >= count:
-            return
-    end = previous[0] + _frame_seconds(container) if previous else 0.0
-    while previous is not None and wanted < count and wanted / fps < end - 1e-6:
-        yield previous[1]
-        wanted += 1
+    # NumPy's large arrays come in large pages of memory, which costs a fraction of the time of torch's.
+    video = np.empty((size.frames, 3, size.height, size.width), np.float32)
+    with Film(path) as film:
+        fit = PictureFit(size, view, pixel_aspect=film.pixel_aspect)
+        shown = nearest_frames(film, film.frames(start / fps), fps=fps, start=start)
+        try:
+            found = _fill(video, itertools.islice(shown, size.frames), fit)
+        except av.error.FFmpegError as error:
+            raise undecodable(path, error) from error
+    if found < size.frames:
+        raise _too_short(path, found, size.frames, fps, start)
+    return torch.from_numpy(video).permute(0, 2, 3, 1)
 
 
-def _timed_frames(
-    container: av.container.InputContainer, path: Path
+def _fill(video: np.ndarray, frames: Iterable[av.VideoFrame], fit: PictureFit) -> int:
+    """How many frames came. They are scaled on a thread of its own while the next ones are decoded."""
+    found, last = 0, None
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as scaling:
+        for frame in frames:
+            if len(waiting) == WAITING:
+                waiting.popleft().result()
+            if frame is last:
+                waiting.append(scaling.submit(np.copyto, video[found], video[found - 1]))
+            else:
+                waiting.append(scaling.submit(fit.write, frame, video[found]))
+            found, last = found + 1, frame
+        for written in waiting:
+            written.result()
+    return found
+
+
+def _noted(
+    frames: Iterable[tuple[float, av.VideoFrame]], times_s: list[float]
 ) -> Iterator[tuple[float, av.VideoFrame]]:
-    step, fallback = _frame_seconds(container), 0.0
-    try:
-        for frame in container.decode(video=0):
-            if frame.is_corrupt:
-                raise _undecodable(path, "a frame is damaged")
-            time = frame.time if frame.time is not None else fallback
-            fallback = time + step
-            yield time, frame
-    except av.error.FFmpegError as error:
-        raise _undecodable(path, error) from error
+    for time_s, frame in frames:
+        times_s.append(time_s)
+        yield time_s, frame
 
 
-def _frame_seconds(container: av.container.InputContainer) -> float:
-    rate = container.streams.video[0].average_rate
-    return 1 / float(rate) if rate else 1.0
+def _uneven(times_s: Sequence[float]) -> bool:
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times_s)]
+    if not gaps:
+        return False
+    usual = statistics.median(gaps)
+    allowed = max(UNEVEN_GAP * usual, TIMESTAMP_S)
+    return sum(abs(gap - usual) > allowed for gap in gaps) > UNEVEN_SHARE * len(gaps)
 
 
-def _undecodable(path: Path, why: object) -> UserError:
+def _too_short(path: Path, found: int, asked: int, fps: float, start: int) -> UserError:
+    after = f" from frame {start} on" if start else ""
     return UserError(
-        f"{path.name} cannot be decoded ({why}).",
-        "Clips and pictures are files that FFmpeg can read.",
-        "Convert it again from its source, or take it out of the folder.",
+        f"{path.name} has {found} frames at {fps:g} fps{after}.",
+        f"The dataset asks for {asked}.",
+        "Use a longer clip, or fewer frames.",
     )

@@ -1,19 +1,38 @@
-"""A folder of clips or pictures with captions beside them becomes a dataset."""
+"""A folder of clips or pictures becomes a dataset: which files, which parts of them, at which size, how often."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+import os
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..wan.errors import UserError
-from ..wan.shapes import FRAMES_PER_CELL, checked_clip_size
-from ..wan.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe
-from .dataset import MEDIA, Clip, Dataset, DatasetSettings, Skipped, fill_trigger
+from ..wan.shapes import checked_clip_size
+from ..wan.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from .buckets import CROPS, Size, enlargement, lost_share
+from .dataset import (
+    CLIP_MODES,
+    FITS,
+    MEDIA,
+    Clip,
+    Dataset,
+    DatasetSettings,
+    Skipped,
+)
+from .dataset_captions import Captions, caption_lists, some
+from .dataset_clips import file_clips
+from .dataset_repeats import folder_repeats, repeat_notes
+from .file_notes import FileNotes
 
 SHOWN_REASONS = 5
-SHORTEST_PART = 0.5
-"""A shorter clip is used at its own length, down to this part of the frames that are asked for."""
+MUCH_LOST = 0.25
+"""A cut that takes more than this part of the picture is noted."""
+SAVE_EVERY_S = 30.0
+"""The notes are written so often, so that a reading that is killed need not begin again."""
 
 
 def find_media(folder: Path, media: str) -> list[Path]:
@@ -21,28 +40,154 @@ def find_media(folder: Path, media: str) -> list[Path]:
 
     Raises `UserError` when the folder is not there or holds none.
     """
-    if media not in MEDIA:
+    return _chosen(folder, media, _files(folder, media))
+
+
+def load_dataset(
+    settings: DatasetSettings,
+    *,
+    on_file: Callable[[int, int], None] | None = None,
+    notes: FileNotes | None = None,
+) -> Dataset:
+    """Looks into every file; what cannot be used is skipped by name, and only an empty rest is an error.
+
+    `notes` remembers what was found in a file until the file changes.
+    """
+    check_settings(settings)
+    files = _files(settings.folder, settings.media)
+    paths = _chosen(settings.folder, settings.media, files)
+    reading = _Reading(settings, Captions(settings.folder, files, paths), notes)
+    saved = time.monotonic()
+    try:
+        for done, path in enumerate(paths, 1):
+            reading.read(path)
+            if on_file:
+                on_file(done, len(paths))
+            if notes and time.monotonic() - saved > SAVE_EVERY_S:
+                notes.save()
+                saved = time.monotonic()
+    finally:
+        if notes:
+            notes.save()
+    if not reading.clips:
         raise UserError(
-            f"media is {media!r}.", f"It can be {', '.join(MEDIA)}.", "Choose one of them."
+            f"None of the {len(paths)} files in {settings.folder} can be used: "
+            + " ".join(reason for _, reason in reading.skipped[:SHOWN_REASONS]),
+            f"A clip needs {settings.frames} frames at {settings.fps:g} fps, a picture needs to be readable.",
+            "Mend the files, choose others, or lower frames.",
         )
+    return Dataset(
+        folder=settings.folder,
+        clips=tuple(reading.clips),
+        size=checked_clip_size(settings.width, settings.height, settings.frames),
+        fps=settings.fps,
+        trigger=settings.trigger,
+        skipped=tuple(reading.skipped),
+        notes=tuple(reading.notes()),
+        parts=(settings,),
+    )
+
+
+def check_settings(settings: DatasetSettings) -> None:
+    """Raises `UserError` at the first value that cannot be."""
+    checked_clip_size(settings.width, settings.height, settings.frames)
+    for name, options in (("media", MEDIA), ("clip_mode", CLIP_MODES), ("fit", FITS)):
+        _check_option(name, getattr(settings, name), options)
+    _check_option("crops", settings.crops, tuple(CROPS))
+    for name in ("fps", "repeats"):
+        value = getattr(settings, name)
+        if not (value > 0 and math.isfinite(value)):
+            raise UserError(
+                f"{name} is {value}.", "It is a number above 0.", "Use 16 fps, or 1 for repeats."
+            )
+    if settings.clips_per_file < 0:
+        raise UserError(
+            f"clips_per_file is {settings.clips_per_file}.",
+            "It is 0 (as many as clip_mode gives) or a number of clips.",
+            "Use 0.",
+        )
+
+
+def folder_stamp(folder: Path, media: str) -> str:
+    """Changes when a file or a caption is added, removed, moved or written: cheap enough for every prompt."""
+    files = _files(folder, media)
+    media_files = _chosen(folder, media, files)
+    beside = {path.with_suffix(".txt") for path in media_files} & set(files)
+    captions = {path for path in beside if path.is_file()}
+    digest = hashlib.sha256(folder.name.encode(errors="surrogateescape"))
+    for path in sorted({*media_files, *captions, *caption_lists(files)}):
+        stat = path.stat()
+        name = path.relative_to(folder).as_posix()
+        line = f"\n{name} {stat.st_size} {stat.st_mtime_ns}"
+        digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+@dataclass
+class _Reading:
+    """One pass over the files of a folder."""
+
+    settings: DatasetSettings
+    captions: Captions
+    file_notes: FileNotes | None
+    clips: list[Clip] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    small: list[str] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
+
+    def read(self, path: Path) -> None:
+        settings = self.settings
+        try:
+            clips, source = file_clips(path, settings, self.captions.of, notes=self.file_notes)
+        except (UserError, OSError) as error:
+            self.skipped.append(Skipped(path, str(error)))
+            return
+        repeats = settings.repeats * folder_repeats(path, settings.folder)
+        self.clips += [replace(clip, repeats=repeats) for clip in clips]
+        self._look_at_size(path, source, clips[0].size or (settings.width, settings.height))
+
+    def notes(self) -> list[str]:
+        notes = repeat_notes(self.settings.folder, self.clips) + self.captions.notes()
+        if self.small:
+            notes.append(
+                f"Smaller than the size they are trained at, so enlarged without new detail: {some(self.small)}"
+            )
+        if self.cut:
+            notes.append(f"More than a quarter of the picture is cut off: {some(self.cut)}")
+        return notes
+
+    def _look_at_size(self, path: Path, source: Size, size: Size) -> None:
+        if enlargement(source, size) > 1:
+            self.small.append(f"{path.name} ({source[0]}x{source[1]} to {size[0]}x{size[1]})")
+        if (lost := lost_share(source, size)) > MUCH_LOST:
+            self.cut.append(f"{path.name} ({lost:.0%})")
+
+
+def _files(folder: Path, media: str) -> list[Path]:
+    """Every file below `folder` that is not hidden, in the order of names."""
+    _check_option("media", media, MEDIA)
     if not folder.is_dir():
         raise UserError(
             f"The dataset folder {folder} is not there.",
             "It is a folder of clips or pictures, under ComfyUI's input folder or given by its full path.",
             "Check the spelling, or copy the folder there.",
         )
+    return sorted(_walk(folder))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for inside, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(inside, name) for name in names if not name.startswith("."))
+
+
+def _chosen(folder: Path, media: str, files: list[Path]) -> list[Path]:
     suffixes = {
         "auto": VIDEO_SUFFIXES + IMAGE_SUFFIXES,
         "video": VIDEO_SUFFIXES,
         "image": IMAGE_SUFFIXES,
     }[media]
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes
-        and path.is_file()
-        and not _hidden(path.relative_to(folder))
-    )
+    found = [path for path in files if path.suffix.lower() in suffixes and path.is_file()]
     if not found:
         raise UserError(
             f"The dataset folder {folder} holds no {'media' if media == 'auto' else media} files.",
@@ -52,93 +197,10 @@ def find_media(folder: Path, media: str) -> list[Path]:
     return found
 
 
-def load_dataset(
-    settings: DatasetSettings, *, on_file: Callable[[int, int], None] | None = None
-) -> Dataset:
-    """Looks into every file; what cannot be used is skipped by name, and only an empty rest is an error."""
-    size = checked_clip_size(settings.width, settings.height, settings.frames)
-    clips: list[Clip] = []
-    skipped: list[Skipped] = []
-    paths = find_media(settings.folder, settings.media)
-    for done, path in enumerate(paths, 1):
-        try:
-            clips.append(_clip(path, settings))
-        except UserError as error:
-            skipped.append(Skipped(path, str(error)))
-        if on_file:
-            on_file(done, len(paths))
-    if not clips:
+def _check_option(name: str, value: object, options: tuple) -> None:
+    if value not in options:
         raise UserError(
-            f"None of the {len(paths)} files in {settings.folder} can be used: "
-            + " ".join(reason for _, reason in skipped[:SHOWN_REASONS]),
-            f"A clip needs {size.frames} frames at {settings.fps:g} fps, a picture needs to be readable.",
-            "Mend the files, choose others, or lower frames.",
+            f"{name} is {value!r}.",
+            f"It can be {', '.join(map(str, options))}.",
+            "Choose one of them.",
         )
-    return Dataset(
-        folder=settings.folder,
-        clips=tuple(clips),
-        size=size,
-        fps=settings.fps,
-        trigger=settings.trigger,
-        skipped=tuple(skipped),
-        parts=(settings,),
-    )
-
-
-def folder_stamp(folder: Path, media: str) -> str:
-    """Changes when a file or a caption is added, removed or written: cheap enough for every prompt."""
-    digest = hashlib.sha256()
-    for path in find_media(folder, media):
-        for part in (path, path.with_suffix(".txt")):
-            if part.is_file():
-                stat = part.stat()
-                digest.update(f"{part.name} {stat.st_size} {stat.st_mtime_ns}".encode())
-    return digest.hexdigest()
-
-
-def _clip(path: Path, settings: DatasetSettings) -> Clip:
-    fps, trigger = settings.fps, settings.trigger
-    frames = 1 if path.suffix.lower() in IMAGE_SUFFIXES else settings.frames
-    found = probe(path, fps=fps, max_frames=frames).frames
-    usable = min(frames, (found - 1) // FRAMES_PER_CELL * FRAMES_PER_CELL + 1)
-    if usable < frames * SHORTEST_PART:
-        raise UserError(
-            f"{path.name} gives {found} frames at {fps:g} fps.",
-            f"The dataset asks for {frames} ({frames / fps:.2f} s) and takes clips down to half of it.",
-            "Use a longer clip, or fewer frames.",
-        )
-    caption = _caption(path)
-    if trigger:
-        caption = fill_trigger(caption, trigger, f"The caption of {path.name}")
-    return Clip(path=path, caption=caption, frames=usable, digest=_sha256(path))
-
-
-def _caption(path: Path) -> str:
-    sidecar = path.with_suffix(".txt")
-    if not sidecar.is_file():
-        return ""
-    try:
-        return " ".join(sidecar.read_text(encoding="utf-8-sig").split())
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{sidecar.name} is not UTF-8 text ({error}).",
-            "Captions are plain UTF-8.",
-            "Save it as UTF-8.",
-        ) from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    for block in _blocks(path):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            yield block
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

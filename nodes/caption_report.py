@@ -6,10 +6,11 @@ import comfy.sd
 import torch
 from comfy_api.latest import io, ui
 
-from ..training.caption_findings import token_finding, trigger_token_finding
-from ..training.caption_report import caption_report
+from ..training.caption_findings import Finding, token_finding, trigger_token_finding
+from ..training.caption_report import CaptionReport, caption_report
 from ..training.dataset import Dataset
 from ..wan.trigger_check import check_trigger
+from ..wan.trigger_suggestions import suggest_triggers
 from . import sockets
 from .caption_plot import caption_plot
 from .host.progress import node_text
@@ -52,12 +53,19 @@ class TandemCaptionReport(io.ComfyNode):
         counts = None
         if clip is not None:
             tokens = ClipTokens(clip)
-            counts = [tokens.count(each.caption) for each in dataset.clips]
-            report = report.with_findings(token_finding(counts, tokens.limit))
-            if dataset.trigger.strip():
-                check = check_trigger(dataset.trigger, tokens.pieces)
-                report = report.with_findings(trigger_token_finding(check))
+            counts = [tokens.count(caption) for caption in report.captions]
+            if counts:
+                report = report.with_findings(token_finding(counts, tokens.limit))
+            if report.trigger:
+                report = report.with_findings(_trigger_finding(report, tokens))
         text = report.text()
         node_text(cls.hidden.unique_id, text)
         plot = torch.from_numpy(caption_plot(report, tokens=counts)).float()[None] / 255
         return io.NodeOutput(text, plot, ui=ui.PreviewImage(plot, cls=cls))
+
+
+def _trigger_finding(report: CaptionReport, tokens: ClipTokens) -> Finding:
+    cut, known, captions = tokens.pieces, tokens.vocabulary, report.captions
+    check = check_trigger(report.trigger, cut, vocabulary=known, captions=captions)
+    better = suggest_triggers(check, cut, vocabulary=known, captions=captions)
+    return trigger_token_finding(check, better)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..training.captions import make_captions, parse_slots, parse_templates, write_captions
+from ..training.caption_files import undo_captions, write_captions
+from ..training.caption_preview import caption_preview, captions_there, undone_text, written_text
+from ..training.caption_table import parse_table
+from ..training.captions import make_captions, parse_slots, parse_templates
 from ..training.dataset import Dataset
 from . import sockets
 from .host.progress import node_text
@@ -20,8 +23,9 @@ class TandemCaptionTemplate(io.ComfyNode):
             display_name="Tandem Caption Template",
             category="Tandem/dataset",
             description="Captions for every clip from templates with slots: the same words in the same order, as the "
-            "runs that worked had them. preview changes no file; write keeps the old captions in a dated folder.",
-            search_aliases=["caption videos", "caption template", "trigger word"],
+            "runs that worked had them. preview shows each caption beside the one that is there and changes no file; "
+            "write keeps the old captions in a dated folder; undo brings them back.",
+            search_aliases=["caption videos", "caption template", "trigger word", "undo captions"],
             is_output_node=True,
             inputs=[
                 sockets.Dataset.Input("dataset", tooltip="The clips to caption."),
@@ -57,11 +61,19 @@ class TandemCaptionTemplate(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "write",
-                    options=["preview", "write"],
+                    options=["preview", "write", "undo"],
                     default="preview",
                     optional=True,
                     tooltip="preview: captions for this graph only. write: also into the .txt files, the old ones "
-                    "are kept.",
+                    "are kept. undo: takes the newest write back; then set it to preview again.",
+                ),
+                io.String.Input(
+                    "table",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="Slot values for single clips, from a spreadsheet: a header, then a line for each clip. "
+                    "For example: file, person, place. They go before slots.",
                 ),
             ],
             outputs=[
@@ -73,11 +85,18 @@ class TandemCaptionTemplate(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, templates: str | None = DEFAULT_TEMPLATE, slots: str | None = ""
+        cls,
+        templates: str | None = DEFAULT_TEMPLATE,
+        slots: str | None = "",
+        table: str | None = "",
+        write: str | None = "preview",
     ) -> bool | str:
+        if write == "undo":  # which uses none of them
+            return True
         return sockets.first_error(
             lambda: parse_slots(slots or ""),
             lambda: templates is None or parse_templates(templates),
+            lambda: parse_table(table or ""),
         )
 
     @classmethod
@@ -89,20 +108,25 @@ class TandemCaptionTemplate(io.ComfyNode):
         trigger: str = "",
         seed: int = 0,
         write: str = "preview",
+        table: str = "",
     ) -> io.NodeOutput:
-        trigger = trigger or dataset.trigger
-        captions = make_captions(
-            dataset.clips,
-            parse_templates(templates),
-            parse_slots(slots),
-            trigger=trigger,
-            seed=seed,
-        )
-        text = "\n".join(
-            f"{c.path.name}: {line}" for c, line in zip(dataset.clips, captions, strict=True)
-        )
+        if write == "undo":
+            undone = undo_captions(dataset)
+            captions, trigger = captions_there(dataset, undone), dataset.trigger
+            text = undone_text(undone)
+        else:
+            trigger, rows = trigger or dataset.trigger, parse_table(table)
+            captions = make_captions(
+                dataset.clips,
+                parse_templates(templates),
+                parse_slots(slots),
+                trigger=trigger,
+                seed=seed,
+                table=rows,
+                folder=dataset.folder,
+            )
+            text = caption_preview(dataset, captions, table=rows)
         if write == "write":
-            kept = write_captions(dataset.folder, dataset.clips, captions)
-            text += f"\nWritten; the old captions are in {kept.name}." if kept else "\nWritten."
+            text += f"\n{written_text(write_captions(dataset, captions))}"
         node_text(cls.hidden.unique_id, text)
         return io.NodeOutput(dataset.with_captions(captions, trigger), text)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
 from ..wan.trigger_check import TriggerCheck, Verdict
+from .caption_near import near_pairs
 from .caption_shapes import (
     MOST_SHAPES,
     Shape,
@@ -16,7 +18,7 @@ from .caption_shapes import (
     trigger_places,
     words_of,
 )
-from .dataset import Dataset
+from .dataset import Clip, Dataset
 
 # The run that worked had 20 words in every caption, its template about 12; the one that failed had 65-115.
 GOOD_WORDS = (12, 20)
@@ -29,7 +31,7 @@ GOOD_SHAPES, CAPTIONS_PER_SHAPE = 3, 3
 GOOD_PLACES = 3
 MOST_OVERLONG = 0.2
 TRIGGER_SHARE = 0.9
-SHOWN = 3
+SHOWN, SHOWN_LETTERS = 3, 80
 TEMPLATE_FIX = "Write them anew with Tandem Caption Template"
 
 
@@ -43,9 +45,9 @@ class Finding:
     fix: str = ""
 
 
-def trigger_token_finding(check: TriggerCheck) -> Finding:
-    """What the tokenizer says of the trigger, as a finding."""
-    return Finding("trigger tokens", check.verdict, check.text(), check.fix())
+def trigger_token_finding(check: TriggerCheck, better: Sequence[TriggerCheck] = ()) -> Finding:
+    """What the tokenizer says of the trigger and what it collides with, as a finding."""
+    return Finding("trigger tokens", check.verdict, check.text(), check.fix(better))
 
 
 def token_finding(tokens: list[int], limit: int) -> Finding:
@@ -64,7 +66,7 @@ def token_finding(tokens: list[int], limit: int) -> Finding:
 
 def missing_finding(dataset: Dataset) -> Finding:
     """Clips whose caption is not there or has no word."""
-    without = [clip.path.name for clip in dataset.clips if not words_of(clip.caption)]
+    without = [clip.name for clip in dataset.clips if not words_of(clip.caption)]
     total = len(dataset.clips)
     if not without:
         return Finding("missing", "good", f"All {total} clips have a caption")
@@ -76,9 +78,9 @@ def missing_finding(dataset: Dataset) -> Finding:
     )
 
 
-def placeholders_finding(dataset: Dataset) -> Finding:
+def placeholders_finding(clips: Sequence[Clip], trigger: str) -> Finding:
     """Captions in which a template has left a slot unfilled."""
-    found = [(c.path.name, placeholders(c.caption, dataset.trigger.strip())) for c in dataset.clips]
+    found = [(clip.name, placeholders(clip.caption, trigger)) for clip in clips]
     names = [name for name, left in found if left]
     if not names:
         return Finding("placeholders", "good", "No placeholder is left in a caption")
@@ -114,12 +116,12 @@ def spread_finding(words: list[int]) -> Finding:
     return Finding("spread", verdict, text, f"{TEMPLATE_FIX}, so that all are alike")
 
 
-def overlong_finding(dataset: Dataset) -> Finding:
+def overlong_finding(clips: Sequence[Clip]) -> Finding:
     """Captions that describe more than a LoRA should be told by name."""
-    names = [c.path.name for c in dataset.clips if len(words_of(c.caption)) > LONGEST]
+    names = [clip.name for clip in clips if len(words_of(clip.caption)) > LONGEST]
     if not names:
         return Finding("overlong", "good", f"No caption has more than {LONGEST} words")
-    verdict = "bad" if len(names) > MOST_OVERLONG * len(dataset.clips) else "warning"
+    verdict = "bad" if len(names) > MOST_OVERLONG * len(clips) else "warning"
     text = f"{len(names)} captions describe too much, more than {LONGEST} words: {_named(names)}"
     return Finding("overlong", verdict, text, "Leave out what the LoRA is not to learn by name")
 
@@ -165,12 +167,52 @@ def shapes_finding(shapes: tuple[Shape, ...], captions: int) -> Finding:
 
 def duplicates_findings(captions: list[str], shapes: tuple[Shape, ...]) -> list[Finding]:
     """Exact: the same text on several clips, as a template gives it; suspicious only among many shapes.
-    Near: the same words with other capitals or punctuation, which are other tokens.
+    Spelling: the same words with other capitals or punctuation, which are other tokens. Near: a few words
+    differ, expected of a template too.
     """
+    alike = shapes_finding(shapes, len(captions)).verdict == "good"
+    return [*_copies_findings(captions, alike=alike), near_finding(captions, alike=alike)]
+
+
+def near_finding(captions: list[str], *, alike: bool) -> Finding:
+    """Captions that are nearly another one; only suspicious where the captions are not `alike`, of few shapes."""
+    if alike:
+        return Finding(
+            "near", "good", "Captions are alike by their shape, as a template makes them"
+        )
+    pairs = near_pairs([folded(caption) for caption in captions])
+    if not pairs:
+        return Finding("near", "good", "No two captions are nearly the same")
+    count = len({index for pair in pairs for index in pair})
+    first, second = (captions[index] for index in pairs[0])
+    return Finding(
+        "near",
+        "warning",
+        f"{count} captions are nearly another one, for example: {shortened(first)!r} and {shortened(second)!r}",
+        f"Look whether they are one clip cut twice; if not: {TEMPLATE_FIX}",
+    )
+
+
+def regularisation_findings(dataset: Dataset) -> list[Finding]:
+    """How many clips keep what the model knows, and whether a caption of theirs has the trigger."""
+    clips = [clip for clip in dataset.clips if clip.regularisation]
+    trigger = dataset.trigger.strip()
+    if not clips:
+        return []
+    text = f"{len(clips)} regularisation clips, which need no trigger"
+    wrong = [clip.name for clip in clips if trigger and trigger_places(clip.caption, trigger)]
+    if not wrong:
+        return [Finding("regularisation", "good", text)]
+    text += f"; {len(wrong)} have {trigger} in their caption: {_named(wrong)}"
+    fix = f"Take {trigger} out of them: they show what it does not mean"
+    return [Finding("regularisation", "bad", text, fix)]
+
+
+def _copies_findings(captions: list[str], *, alike: bool) -> list[Finding]:
     exact = Counter(captions)
     copies = sum(n for n in exact.values() if n > 1)
     text = f"{copies} captions are copies of each other" if copies else "No caption is a copy"
-    if copies and shapes_finding(shapes, len(captions)).verdict != "good":
+    if copies and not alike:
         fix = "Among captions of many shapes this is often a copy by mistake: look at them"
         found = Finding("duplicates", "warning", text, fix)
     else:
@@ -185,6 +227,11 @@ def duplicates_findings(captions: list[str], shapes: tuple[Shape, ...]) -> list[
         ]
     text = f"{near} texts differ from another by capitals or punctuation alone: other tokens"
     return [found, Finding("spelling", "warning", text, "Spell them the same")]
+
+
+def shortened(text: str, letters: int = SHOWN_LETTERS) -> str:
+    """The beginning of a text that is too long for a line."""
+    return text if len(text) <= letters else f"{text[:letters]} ..."
 
 
 def _named(names: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..wan.trigger_check import Verdict
 from .caption_findings import (
@@ -13,12 +14,14 @@ from .caption_findings import (
     missing_finding,
     overlong_finding,
     placeholders_finding,
+    regularisation_findings,
     shapes_finding,
+    shortened,
     spread_finding,
     trigger_findings,
 )
 from .caption_shapes import Shape, sentence_shapes, trigger_places, words_of
-from .dataset import Dataset
+from .dataset import Clip, Dataset
 
 COST: dict[Verdict, int] = {"good": 0, "warning": 10, "bad": 25}
 SHOWN_LETTERS = 120
@@ -29,6 +32,8 @@ class CaptionReport:
     """The captions of a dataset in figures, and what follows from them."""
 
     names: tuple[str, ...]
+    """The clips whose captions are judged: the first of each file with its caption, regularisation left out."""
+    captions: tuple[str, ...]
     words: tuple[int, ...]
     """Words of each caption, 0 for an empty one."""
     places: tuple[int | None, ...]
@@ -67,7 +72,9 @@ class CaptionReport:
                     lines.append(f"{verdict}: {finding.text}")
                     lines += [f"  -> {finding.fix}"] if finding.fix else []
         for shape in self.shapes[:SHOWN]:
-            lines.append(f"shape of {len(shape.members)}: {_cut(shape.skeleton)}")
+            lines.append(
+                f"shape of {len(shape.members)}: {shortened(shape.skeleton, SHOWN_LETTERS)}"
+            )
         if more := len(self.shapes) - SHOWN:
             lines += [f"... and {more} more shapes"] if more > 0 else []
         return "\n".join(lines)
@@ -77,29 +84,37 @@ def caption_report(dataset: Dataset) -> CaptionReport:
     """Looks at every caption of the dataset; the figures need no text encoder.
 
     Kinds of findings: missing, placeholders, length, spread, overlong, trigger, places, shapes,
-    duplicates, spelling. All but missing and placeholders look only at captions with words.
+    duplicates, spelling, near, regularisation. All but missing and placeholders look only at captions with words.
+    Parts of a file that share its caption are one; regularisation clips are looked at for missing captions
+    and the trigger alone.
     """
-    names = tuple(clip.path.name for clip in dataset.clips)
-    captions = [clip.caption for clip in dataset.clips]
+    clips = judged_clips(dataset)
+    captions = [clip.caption for clip in clips]
     present = [caption for caption in captions if words_of(caption)]
     trigger = dataset.trigger.strip()
     shapes = tuple(sentence_shapes(present))
     all_places = [trigger_places(c, trigger) if trigger else [] for c in captions]
-    findings = [missing_finding(dataset), placeholders_finding(dataset)]
+    findings = [missing_finding(dataset), placeholders_finding(clips, trigger)]
     if present:
         words = [len(words_of(caption)) for caption in present]
-        findings += [length_finding(words), spread_finding(words), overlong_finding(dataset)]
+        findings += [length_finding(words), spread_finding(words), overlong_finding(clips)]
         findings += trigger_findings(present, trigger)
         findings += [shapes_finding(shapes, len(present)), *duplicates_findings(present, shapes)]
     return CaptionReport(
-        names=names,
+        names=tuple(clip.name for clip in clips),
+        captions=tuple(captions),
         words=tuple(len(words_of(caption)) for caption in captions),
         places=tuple(places[0] if places else None for places in all_places),
         shapes=shapes,
-        findings=tuple(findings),
+        findings=(*findings, *regularisation_findings(dataset)),
         trigger=trigger,
     )
 
 
-def _cut(skeleton: str) -> str:
-    return skeleton if len(skeleton) <= SHOWN_LETTERS else f"{skeleton[:SHOWN_LETTERS]} ..."
+def judged_clips(dataset: Dataset) -> list[Clip]:
+    """The clips that teach, one for each file and caption."""
+    clips: dict[tuple[Path, str], Clip] = {}
+    for clip in dataset.clips:
+        if not clip.regularisation:
+            clips.setdefault((clip.path, clip.caption), clip)
+    return list(clips.values())

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from typing import NamedTuple
 
 # Kana and Han are written without spaces: there each character counts as a word.
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff"
@@ -19,6 +20,8 @@ SAME_SHAPE = 0.6
 """Part of the longer caption's words that two captions of one shape share, in the same order (ours)."""
 MOST_SHAPES = 50
 """Shapes are told apart up to here; a caption that would begin another one is left out."""
+MOST_COMPARED = 50_000
+"""Comparisons after which, with so many shapes, the captions that are left are not read either."""
 
 
 @dataclass(frozen=True)
@@ -70,28 +73,57 @@ def sentence_shapes(captions: Sequence[str]) -> list[Shape]:
     differ is a slot. So "A woman turns into a MERMAID" and "A man turns into a MERMAID" are one shape,
     "a ___ turns into a mermaid". Captions should be given without the empty ones.
     """
-    shapes: list[tuple[list[str], list[int]]] = []
-    for index, caption in enumerate(captions):
-        words = folded(caption).split()
-        home = next((shape for shape in shapes if _same_shape(shape[0], words)), None)
-        if home is not None:
-            home[1].append(index)
-        elif len(shapes) < MOST_SHAPES:
-            shapes.append((words, [index]))
+    texts = [folded(caption) for caption in captions]
+    homes: list[_Home] = []
+    known: dict[str, _Home | None] = {}
+    left = MOST_COMPARED
+    for index, text in enumerate(texts):
+        if text not in known:
+            words = _Words(text)
+            # When the shapes are many the verdict is certain: ten thousand captions need not all be read.
+            fits = (
+                (home for home in homes if home.first.same_shape(words)) if left > 0 else iter(())
+            )
+            home = next(fits, None)
+            if len(homes) == MOST_SHAPES:
+                left -= MOST_SHAPES
+            elif home is None:
+                home = _Home(words, [])
+                homes.append(home)
+            known[text] = home
+        if (home := known[text]) is not None:
+            home.members.append(index)
     made = [
-        Shape(_skeleton([captions[i] for i in members]), tuple(members)) for _, members in shapes
+        Shape(_skeleton([texts[i] for i in home.members]), tuple(home.members)) for home in homes
     ]
     return sorted(made, key=lambda shape: -len(shape.members))
 
 
-def _same_shape(a: list[str], b: list[str]) -> bool:
-    longer = max(len(a), len(b))
-    if min(len(a), len(b)) < SAME_SHAPE * longer:
-        return False
-    # Cheap, and most captions of other shapes end here: words in any order.
-    if sum((Counter(a) & Counter(b)).values()) < SAME_SHAPE * longer:
-        return False
-    return _matched(a, b) >= SAME_SHAPE * longer
+class _Words:
+    """A caption's words, and how often each stands in it."""
+
+    def __init__(self, text: str) -> None:
+        self.words = text.split()
+        self.counts = Counter(self.words)
+
+    def same_shape(self, other: _Words) -> bool:
+        longer = max(len(self.words), len(other.words))
+        if min(len(self.words), len(other.words)) < SAME_SHAPE * longer:
+            return False
+        # Cheap, and most captions of other shapes end here: words in any order.
+        theirs = other.counts
+        shared = sum(min(n, theirs[word]) for word, n in self.counts.items() if word in theirs)
+        return (
+            shared >= SAME_SHAPE * longer
+            and _matched(self.words, other.words) >= SAME_SHAPE * longer
+        )
+
+
+class _Home(NamedTuple):
+    """The first caption of a shape, and which captions have it."""
+
+    first: _Words
+    members: list[int]
 
 
 def _matched(a: list[str], b: list[str]) -> int:
@@ -99,8 +131,8 @@ def _matched(a: list[str], b: list[str]) -> int:
     return sum(block.size for block in matcher.get_matching_blocks())
 
 
-def _skeleton(captions: Sequence[str]) -> str:
-    first, *others = (folded(caption).split() for caption in captions)
+def _skeleton(texts: Sequence[str]) -> str:
+    first, *others = (text.split() for text in dict.fromkeys(texts))
     skeleton: list[str | None] = [*first]
     for words in others:
         skeleton = _common(skeleton, words)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
-import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..wan.errors import UserError
+from .caption_shapes import placeholders
+from .caption_table import NO_TABLE, CaptionTable
 from .dataset import TRIGGER_SLOT, Clip, fill_trigger
 
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _WEIGHTED = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*\|(.*)")
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -65,75 +65,83 @@ def make_captions(
     *,
     trigger: str,
     seed: int,
+    table: CaptionTable = NO_TABLE,
+    folder: Path | None = None,
 ) -> list[str]:
     """A caption for every clip; the same seed and clips give the same captions.
 
-    `{filename}` is the clip's name. A slot that nobody fills is an error.
+    `{filename}` is the file's name without its suffix. What `table` says of a clip goes before `slots`; its file
+    names begin at the clip's own root, or at `folder`. Regularisation clips keep their captions.
+    Raises `UserError` for a slot that nobody fills, with the clip, and for a placeholder that is left.
     """
     captions = []
     for clip in clips:
-        # Seeded by the file's name: a clip keeps its caption when others come or go.
-        chooser = random.Random(f"{seed}/{clip.path.name}")
-        template = chooser.choices(templates, [t.weight for t in templates])[0]
-        captions.append(_fill(template.text, slots, clip, trigger, chooser))
+        if clip.regularisation:
+            captions.append(clip.caption)
+            continue
+        # Seeded by the name that the caption file has: a clip keeps its caption when others come or go,
+        # and all parts of a file have one.
+        chooser = random.Random(f"{seed}/{clip.path.stem}")
+        template = chooser.choices(templates, [t.weight for t in templates])[0].text
+        filler = _Filler(template, slots, table, clip, clip.root or folder or clip.path.parent)
+        text = fill_trigger(filler.fill(chooser), trigger, f"The template {template!r}")
+        _check_filled(text, clip, trigger.strip())
+        captions.append(text)
     return captions
 
 
-def write_captions(folder: Path, clips: Sequence[Clip], captions: Sequence[str]) -> Path | None:
-    """Writes each caption beside its clip, whole or not at all; the old ones go to a dated folder
-    inside `folder`, under the same relative names.
+@dataclass(frozen=True)
+class _Filler:
+    """A template for one clip."""
 
-    Returns that folder, or None when there were no old captions to keep.
-    """
-    changed = [(c.path.with_suffix(".txt"), text) for c, text in zip(clips, captions, strict=True)]
-    changed = [
-        (p, text)
-        for p, text in changed
-        if not p.is_file() or p.read_bytes() != f"{text}\n".encode()
-    ]
-    kept = None
-    for path, text in changed:
-        if path.is_file():
-            kept = kept or _dated_folder(folder)
-            old = kept / path.relative_to(folder)
-            if not old.exists():  # a film and a picture of one name share their caption
-                old.parent.mkdir(parents=True, exist_ok=True)
-                _replace(old, path.read_bytes())
-        _replace(path, f"{text}\n".encode())
-    return kept
+    template: str
+    slots: Mapping[str, Sequence[str]]
+    table: CaptionTable
+    clip: Clip
+    root: Path
 
+    def fill(self, chooser: random.Random) -> str:
+        """The text with all slots filled but the trigger, which a value may hold too."""
+        values = self.table.values(self.clip, self.root)
+        return _SLOT.sub(
+            lambda match: self._value(match[1].strip(), values, chooser), self.template
+        )
 
-def _fill(
-    text: str, slots: Mapping[str, Sequence[str]], clip: Clip, trigger: str, chooser: random.Random
-) -> str:
-    def choice(match: re.Match[str]) -> str:
-        name = match[1].strip()
+    def _value(self, name: str, values: Mapping[str, str], chooser: random.Random) -> str:
         if name == "filename":
-            return clip.path.stem
+            return self.clip.path.stem
         if name == "trigger":
-            return TRIGGER_SLOT  # filled last, so that a slot's choices may hold it
-        if name not in slots:
-            raise UserError(
-                f"The template {text!r} has the slot {{{name}}}, which has no choices.",
-                f"Slots with choices: {', '.join(slots) or 'none'}, and {TRIGGER_SLOT}, {{filename}}.",
-                f"Add a line to slots: {name} = first choice | second choice.",
+            return TRIGGER_SLOT
+        # Drawn also where the table has a value: so a new row changes no other slot of its clip.
+        drawn = chooser.choice(list(self.slots[name])) if name in self.slots else None
+        value = values.get(name, drawn)
+        if value is None:
+            raise self._unfilled(name, listed=bool(values))
+        return value
+
+    def _unfilled(self, name: str, *, listed: bool) -> UserError:
+        clip, known = self.clip, ", ".join(self.slots) or "none"
+        if name in self.table.columns:
+            came = f"has no value for {name}" if listed else "has no row"
+            near = self.table.near(clip)
+            like = f" Rows of like names: {', '.join(near)}." if near and not listed else ""
+            return UserError(
+                f"The table {came} of {clip.path.name}, whose template {self.template!r} has the slot {{{name}}}.",
+                f"A row begins with the file's name, with or without its suffix.{like}",
+                f"Add it to the table, or choices for all clips to slots: {name} = first | second.",
             )
-        return chooser.choice(list(slots[name]))
-
-    return fill_trigger(_SLOT.sub(choice, text), trigger, f"The template {text!r}")
-
-
-def _dated_folder(parent: Path) -> Path:
-    # Hidden from the dataset: a folder that begins with a dot is not searched for media.
-    folder = parent / f".captions_before_{time.strftime('%Y%m%d-%H%M%S')}_{secrets.token_hex(2)}"
-    folder.mkdir()
-    return folder
+        return UserError(
+            f"The template {self.template!r} of {clip.path.name} has the slot {{{name}}}, which has no choices.",
+            f"Slots with choices: {known}; columns of the table: "
+            f"{', '.join(self.table.columns) or 'none'}; always there: {TRIGGER_SLOT}, {{filename}}.",
+            f"Add a line to slots: {name} = first choice | second choice.",
+        )
 
 
-def _replace(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+def _check_filled(text: str, clip: Clip, trigger: str) -> None:
+    if left := placeholders(text, trigger):
+        raise UserError(
+            f"The caption {text!r} of {clip.path.name} has {', '.join(left[:SHOWN])} left in it.",
+            "A caption holds words only: a slot is {name} in a template, with its choices in slots or the table.",
+            "Write it as a slot, or as the word that is meant.",
+        )

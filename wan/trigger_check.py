@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .errors import UserError
+from .trigger_neighbours import NO_USE, SPACE, CaptionUse, Vocabulary, caption_use
 
 Verdict = Literal["good", "warning", "bad"]
 Tokenize = Callable[[str], Sequence[str]]
 """Text to the tokenizer's pieces, without its end and padding; `▁` marks a space as in sentencepiece."""
 
-SPACE, UNKNOWN = "▁", "<unk>"
+UNKNOWN = "<unk>"
 SENTENCE = "A person turns into a {} while the camera stands still."
 # Ours: no measurement says from how many pieces on a word is learnt worse.
 GOOD_PIECES, MOST_PIECES = 3, 5
+SHOWN, SHOWN_PIECES = 5, 30
 
 _DIGITS_IN_LETTERS = re.compile(r"[^\W\d_]\d+[^\W\d_]")
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -39,51 +41,105 @@ class TriggerCheck:
     """The same of the trigger in small letters."""
     signs: tuple[str, ...]
     """What makes the spelling unlike a word: digits between letters, brackets."""
+    line: tuple[tuple[str, bool], ...] = ()
+    """All pieces of the sentence, and whether each is one of the trigger's; of the trigger alone if not inside."""
+    rank: int | None = None
+    """Its place among `ranked` words that are one piece, the most frequent 1; None if it is none, or unknown."""
+    ranked: int = 0
+    common: bool = False
+    """It is in the more frequent half of those words: prompts use it for something else."""
+    near: tuple[str, ...] = ()
+    """Words of the vocabulary in other capitals, or at one letter's distance."""
+    head: str = ""
+    """The first piece, if it is a word of its own."""
+    use: CaptionUse = NO_USE
+    """How the captions use the same word otherwise."""
 
     @property
     def verdict(self) -> Verdict:
         """bad: characters that the tokenizer does not know, more than 5 pieces, or an unlike spelling
-        in more than 3. warning: an unlike spelling, or 4 or 5 pieces. (Limits ours.)
+        in more than 3. warning: an unlike spelling, 4 or 5 pieces, a common word, or captions that have
+        its word otherwise too. (Limits ours.)
         """
         count = len(self.pieces)
         if UNKNOWN in self.pieces or count > (GOOD_PIECES if self.signs else MOST_PIECES):
             return "bad"
-        return "warning" if self.signs or count > GOOD_PIECES else "good"
+        doubtful = self.signs or self.common or self.ordinary
+        return "warning" if doubtful or count > GOOD_PIECES else "good"
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether captions use its word as an ordinary one: in another form, or twice where it is a word."""
+        return bool(self.use.words) or (self.word and self.use.repeated > 0)
 
     def text(self) -> str:
-        """What the tokenizer says, in a line."""
+        """What the tokenizer and the captions say, in a line."""
         count = len(self.pieces)
         where = "in a sentence" if self.inside else "alone"
-        found = f"{count} piece{'s' * (count != 1)} {where} ({' | '.join(self.pieces)})"
-        said = [f"The tokenizer makes {found} of {self.trigger}"]
-        if self.word:
-            said.append("a word that the encoder knows, which brings its own meaning")
-        elif self.lower_word:
-            said.append(f"{self.trigger.lower()} is a word that the encoder knows")
+        shown = [*self.pieces[:SHOWN_PIECES], *(["..."] if count > SHOWN_PIECES else [])]
+        found = f"{count} piece{'s' * (count != 1)} {where} ({' | '.join(shown)})"
+        said = [f"The tokenizer makes {found} of {self.trigger}", *self._meaning()]
         if UNKNOWN in self.pieces:
             said.append("it does not know some of the characters")
-        return (
-            "; ".join(
-                [*said, *(["its spelling has " + " and ".join(self.signs)] if self.signs else [])]
-            )
-            + "."
-        )
+        if self.signs:
+            said.append("its spelling has " + " and ".join(self.signs))
+        if self.near:
+            said.append(f"near words that the encoder knows: {', '.join(self.near[:SHOWN])}")
+        return "; ".join([*said, *self._collisions()]) + "."
 
-    def fix(self) -> str:
-        """What to do; empty where nothing is to be done."""
+    def _meaning(self) -> list[str]:
+        if self.common:
+            return [
+                f"a common word, number {self.rank} of {self.ranked} that are one piece, which brings its own meaning"
+            ]
+        if self.word:
+            return ["a word that the encoder knows, which brings its own meaning"]
+        lower = self.trigger.lower()
+        said = [f"{lower} is a word that the encoder knows"] if self.lower_word else []
+        return [
+            *said,
+            *([f"its first piece, {self.head}, is a word of its own"] if self.head else []),
+        ]
+
+    def _collisions(self) -> list[str]:
+        said = []
+        if self.use.words:
+            words = ", ".join(f"{word} ({n})" for word, n in self.use.words[:SHOWN])
+            said.append(f"captions also have {words}, as an ordinary word")
+        if self.word and self.use.repeated:
+            said.append(f"{self.use.repeated} captions have it more than once")
+        return said
+
+    def fix(self, better: Sequence[TriggerCheck] = ()) -> str:
+        """What to do, with better triggers if some were found; empty where nothing is to be done."""
         if self.verdict == "good":
             return ""
+        last = "then write it into every caption and prompt, and nothing else of its spelling into a caption"
+        if better:
+            named = ", ".join(
+                f"{each.trigger} ({len(each.pieces)} piece{'s' * (len(each.pieces) != 1)})"
+                for each in better
+            )
+            return f"Better with this tokenizer: {named}. Take one, {last}."
         return (
             "Take a short plain word, for example MERMAID and not [m3rm41dtr4nf0rm4t10n]; look at the pieces again, "
-            "then write it into every caption and prompt."
+            f"{last}."
         )
 
 
-def check_trigger(trigger: str, tokenize: Tokenize, *, sentence: str = SENTENCE) -> TriggerCheck:
+def check_trigger(
+    trigger: str,
+    tokenize: Tokenize,
+    *,
+    sentence: str = SENTENCE,
+    vocabulary: Vocabulary | None = None,
+    captions: Sequence[str] = (),
+) -> TriggerCheck:
     """Cuts the trigger inside `sentence`, which has `{}` in its place.
 
     The pieces are the tokenizer's own. Where it changes the trigger's characters (an unknown letter),
-    so that they are not found in its answer, the pieces are those of the trigger alone.
+    so that they are not found in its answer, the pieces are those of the trigger alone. With `vocabulary`
+    it is told whether it is a common word and what is near to it, with `captions` what they collide with.
     Raises `UserError` for a trigger without characters.
     """
     trigger = trigger.strip()
@@ -91,16 +147,27 @@ def check_trigger(trigger: str, tokenize: Tokenize, *, sentence: str = SENTENCE)
         raise UserError(
             "The trigger is empty.", "A trigger is a word, for example MERMAID.", "Set a trigger."
         )
-    inside = _inside(trigger, tokenize, sentence)
-    alone = tuple(piece for piece in tokenize(trigger) if piece != SPACE)
+    line = _line(trigger, tokenize, sentence)
+    inside = line is not None
+    if line is None:
+        line = tuple((piece, True) for piece in tokenize(trigger) if piece != SPACE)
+    pieces = tuple(piece for piece, own in line if own)
+    known = vocabulary or Vocabulary(())
     return TriggerCheck(
         trigger=trigger,
         sentence=sentence.replace("{}", trigger),
-        pieces=alone if inside is None else inside,
-        inside=inside is not None,
+        pieces=pieces,
+        inside=inside,
         word=_is_word(trigger, tokenize),
         lower_word=_is_word(trigger.lower(), tokenize),
         signs=spelling_signs(trigger),
+        line=line,
+        rank=known.rank(trigger),
+        ranked=known.ranked,
+        common=known.common(trigger),
+        near=tuple(known.near(trigger)),
+        head=_head(pieces, known),
+        use=caption_use(trigger, captions),
     )
 
 
@@ -113,8 +180,8 @@ def spelling_signs(trigger: str) -> tuple[str, ...]:
     return tuple(sign for sign, match in found.items() if match)
 
 
-def _inside(trigger: str, tokenize: Tokenize, sentence: str) -> tuple[str, ...] | None:
-    """The pieces of the sentence that hold the trigger; None where its characters do not come back."""
+def _line(trigger: str, tokenize: Tokenize, sentence: str) -> tuple[tuple[str, bool], ...] | None:
+    """The pieces of the sentence, and which hold the trigger; None where its characters do not come back."""
     pieces = tokenize(sentence.replace("{}", trigger))
     written = [_bytes(piece) for piece in pieces]
     joined, before = b"".join(written), sentence.partition("{}")[0].strip().encode()
@@ -123,13 +190,17 @@ def _inside(trigger: str, tokenize: Tokenize, sentence: str) -> tuple[str, ...] 
     begins = joined.find(trigger.encode(), head + len(before)) if head >= 0 else -1
     if begins < 0:
         return None
-    ends, at, found = begins + len(trigger.encode()), 0, []
+    ends, at, line = begins + len(trigger.encode()), 0, []
     for piece, part in zip(pieces, written, strict=True):
         # A piece that is a space alone parts words: it is none of the trigger's.
-        if at < ends and at + len(part) > begins and part.strip(b" "):
-            found.append(piece)
+        line.append((piece, bool(at < ends and at + len(part) > begins and part.strip(b" "))))
         at += len(part)
-    return tuple(found)
+    return tuple(line)
+
+
+def _head(pieces: Sequence[str], vocabulary: Vocabulary) -> str:
+    first = pieces[0].removeprefix(SPACE) if len(pieces) > 1 else ""
+    return first if first in vocabulary and pieces[0].startswith(SPACE) else ""
 
 
 def _bytes(piece: str) -> bytes:

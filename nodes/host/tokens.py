@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import comfy.sd
 import torch
@@ -11,8 +12,11 @@ from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
 
 from ...wan.errors import UserError
 from ...wan.text_encoder import TEXT_TOKENS
+from ...wan.trigger_neighbours import Vocabulary, vocabulary_of
 
 EMBEDDING = "<embedding>"
+# Made once for a tokenizer: 256,000 pieces take a moment.
+_vocabularies: WeakKeyDictionary[SPieceTokenizer, Vocabulary] = WeakKeyDictionary()
 
 
 class ClipTokens:
@@ -28,7 +32,7 @@ class ClipTokens:
             raise UserError(
                 f"The tokenizer of clip is a {type(clip.tokenizer).__name__}.",
                 "Wan's text encoder is a UMT5, whose tokenizer is a sentencepiece model.",
-                "Connect a umt5 loaded with type wan, or leave clip open.",
+                "Connect a umt5 loaded with type wan.",
             )
         self._clip, self._part = clip, part
         self.limit: int = part.min_length or TEXT_TOKENS
@@ -43,6 +47,14 @@ class ClipTokens:
         if tokens and not torch.is_tensor(tokens[-1]) and tokens[-1] == self._part.end_token:
             tokens.pop()
         return [EMBEDDING if torch.is_tensor(t) else self._part.inv_vocab[t] for t in tokens]
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The whole words that the tokenizer has as one piece."""
+        tokenizer = self._part.tokenizer
+        if tokenizer not in _vocabularies:
+            _vocabularies[tokenizer] = vocabulary_of(tokenizer.tokenizer)
+        return _vocabularies[tokenizer]
 
     def count(self, text: str) -> int:
         """Tokens of a text with its end, as they reach the encoder."""

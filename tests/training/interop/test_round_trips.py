@@ -1,0 +1,202 @@
+"""A plan that goes to another trainer's format comes back as it was, and a key that was edited wins."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tandem_wan.training.dataset import CLIP_MODES, FITS, MEDIA, Counts, DatasetSettings
+from tandem_wan.training.interop.documents import TRAINERS
+from tandem_wan.training.interop.names import ATTENTION
+from tandem_wan.training.interop.plans import export_plan, import_plan
+from tandem_wan.training.plan import (
+    LoraSettings,
+    OptimizerSettings,
+    RateSettings,
+    TrainingPlan,
+)
+from tandem_wan.training.presets import PRESETS
+from tandem_wan.wan.lora.adapters import DEFAULT_TARGETS
+
+positive = st.floats(1e-8, 10.0)
+count = st.integers(1, 400)
+rates = st.builds(
+    RateSettings,
+    rate=positive,
+    bump=st.none() | positive,
+    minimum=st.none() | st.floats(1e-9, 1e-8),
+    maximum=st.none() | st.floats(10.0, 11.0),
+)
+plans = st.builds(
+    TrainingPlan,
+    preset=st.sampled_from(sorted(PRESETS)),
+    family=st.sampled_from(["auto", "wan 2.2 A14B", "single model"]),
+    train=st.sampled_from(["both", "high", "low"]),
+    task=st.sampled_from(["i2v", "t2v"]),
+    boundary=st.floats(0.0001, 0.9999),
+    shift=st.floats(0.1, 20) | st.just(1.0),
+    steps=count,
+    batch=count,
+    accumulate=count,
+    swap_every=count,
+    save_every=count,
+    seed=st.integers(0, 2**40),
+    caption_dropout=st.floats(0, 0.99),
+    allow_long=st.booleans(),
+    checkpoint_blocks=st.booleans(),
+    lora=st.builds(
+        LoraSettings,
+        rank=count,
+        alpha=positive,
+        dropout=st.floats(0, 0.99),
+        targets=st.sampled_from([DEFAULT_TARGETS, ATTENTION])
+        | st.lists(st.text(min_size=1), min_size=1, max_size=3).map(tuple),
+    ),
+    optimizer=st.builds(
+        OptimizerSettings,
+        name=st.sampled_from(
+            ["adamw", "adamw 8-bit", "adamw kahan", "adamw 8-bit kahan", "automagic"]
+        ),
+        beta2=st.floats(0.0, 0.9999),
+        weight_decay=st.floats(0, 1),
+        clip=positive,
+    ),
+    high=rates,
+    low=rates,
+    notes=st.lists(st.text(), max_size=2).map(tuple),
+)
+words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
+parts = st.builds(
+    DatasetSettings,
+    folder=words.map(lambda text: Path("/data") / f"a{text}z"),
+    media=st.sampled_from(MEDIA),
+    trigger=words,
+    width=st.integers(1, 300).map(lambda n: 16 * n) | st.integers(16, 2000),
+    height=st.integers(1, 300).map(lambda n: 16 * n),
+    frames=st.integers(0, 30).map(lambda n: 4 * n + 1) | st.integers(1, 100),
+    fps=st.floats(1, 60),
+    clip_mode=st.sampled_from(CLIP_MODES),
+    clips_per_file=st.integers(0, 5),
+    fit=st.sampled_from(FITS),
+    flips=st.booleans(),
+    crops=st.integers(1, 3),
+    repeats=st.floats(0.1, 20) | st.integers(1, 9).map(float),
+    regularisation=st.booleans(),
+)
+BOTH = TrainingPlan(steps=400, save_every=50, accumulate=2)
+FOLDER = DatasetSettings(folder=Path("/data/clips"))
+
+
+def preset_plan(name):
+    preset = PRESETS[name]
+    return TrainingPlan(
+        preset=name,
+        steps=preset.steps or 320,
+        batch=preset.batch,
+        accumulate=preset.accumulate,
+        lora=preset.lora,
+        optimizer=preset.optimizer,
+        high=preset.high,
+        low=preset.low,
+        notes=(preset.evidence,),
+    )
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_comes_back(trainer, name):
+    plan = preset_plan(name)
+    back = import_plan([export_plan(plan, trainer, [FOLDER], Counts(16, 16.0, 0.0)).text()])
+    assert back.plan == plan
+    assert back.parts == (FOLDER,)
+    assert back.trainer == trainer
+    assert not back.unknown
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+@settings(max_examples=40)
+@given(plan=plans, folders=st.lists(parts, max_size=3))
+def test_any_plan_and_any_folders_come_back(trainer, plan, folders):
+    export = export_plan(plan, trainer, folders)
+    back = import_plan([export.text()])
+    assert back.plan == plan
+    assert list(back.parts) == folders
+    assert not back.unknown
+    # The main config alone says what it can: nothing is an error.
+    data = list(export.files)[-1]
+    mains = {name: text for name, text in export.files.items() if name != data} or export.files
+    alone = import_plan(["\n".join(f"# file: {name}\n{text}" for name, text in mains.items())])
+    assert alone.plan.lora == plan.lora
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_without_a_dataset_a_placeholder_stands_which_is_no_folder(trainer):
+    text = export_plan(BOTH, trainer).text()
+    assert "/path/to/clips" in text
+    assert import_plan([text]).parts == ()
+
+
+EDITS = {
+    "diffusion-pipe": [
+        (r"max_steps = \d+", "max_steps = 500", "steps", 1000),
+        (r"lr = \S+", "lr = 0.0007", "high", RateSettings(rate=0.0007)),
+        (r"rank = \d+", "rank = 8", "lora", LoraSettings(rank=8, alpha=8.0)),
+        (r"shift = \S+", "shift = 3.0", "shift", 3.0),
+        (r"(min_t|max_t) = 0\.9\b", r"\1 = 0.875", "boundary", 0.875),
+        (r"uncond_fraction = \S+", "uncond_fraction = 0.1", "caption_dropout", 0.1),
+        (r"save_every_n_steps = \d+", "save_every_n_steps = 9", "save_every", 18),
+        (r"gradient_accumulation_steps = \d+", "gradient_accumulation_steps = 7", "accumulate", 7),
+    ],
+    "ai-toolkit": [
+        (r"\bsteps: \d+", "steps: 1000", "steps", 1000),
+        (r"\blr: \S+", "lr: 7e-4", "low", RateSettings(rate=0.0007)),
+        (r"linear: \d+", "linear: 8", "lora", LoraSettings(rank=8, alpha=8.0)),
+        (r"timestep_type: \S+", "timestep_type: linear", "shift", 1.0),
+        (r"switch_boundary_every: \d+", "switch_boundary_every: 8", "swap_every", 4),
+        (r"caption_dropout_rate: \S+", "caption_dropout_rate: 0.1", "caption_dropout", 0.1),
+        (r"train_low_noise: true", "train_low_noise: false", "train", "high"),
+        (r"training_seed: \d+", "training_seed: 9", "seed", 9),
+    ],
+    "musubi-tuner": [
+        (r"--max_train_steps \d+", "--max_train_steps 500", "steps", 1000),
+        (r"--learning_rate \S+", "--learning_rate 7e-4", "high", RateSettings(rate=0.0007)),
+        (r"--network_dim \d+", "--network_dim 8", "lora", LoraSettings(rank=8, alpha=48.0)),
+        (r"--discrete_flow_shift \S+", "--discrete_flow_shift=3", "shift", 3.0),
+        (r"(--m\w+_timestep) 900", r"\1 875", "boundary", 0.875),
+        (r"batch_size = \d+", "batch_size = 3", "batch", 3),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "edit"), [(trainer, edit) for trainer, edits in EDITS.items() for edit in edits]
+)
+def test_an_edited_key_wins_over_the_comment(trainer, edit):
+    pattern, new, name, expected = edit
+    # Values that no key of theirs holds exactly, so that the comment has something to say of each.
+    plan = replace(BOTH, lora=LoraSettings(alpha=48.0), boundary=0.9)
+    text, edits = re.subn(pattern, new, export_plan(plan, trainer, [FOLDER]).text())
+    assert edits
+    assert getattr(import_plan([text]).plan, name) == expected
+
+
+def test_a_comment_for_a_rounded_value_ends_with_the_key_it_stood_for():
+    plan = replace(BOTH, boundary=0.90004)
+    text = export_plan(plan, "musubi-tuner").text()
+    assert import_plan([text]).plan.boundary == 0.90004
+    edited = text.replace("_timestep 900", "_timestep 880")
+    assert import_plan([edited]).plan.boundary == 0.88
+
+
+def test_a_damaged_comment_is_said_and_the_keys_still_count():
+    text = export_plan(BOTH, "diffusion-pipe").text()
+    broken = import_plan([re.sub(r'# tandem: \{"plan"', '# tandem: {"plan', text)])
+    assert any("damaged" in note for note in broken.notes)
+    assert broken.plan.steps == BOTH.steps
+    strange = import_plan([text.replace('"plan": {', '"plan": {"nonsense": 1, ')])
+    assert strange.plan == BOTH
+    assert any("nonsense" in note for note in strange.notes)

@@ -12,7 +12,9 @@ BENCHMARKS = {
     "step_time": "seconds a step against a bare loop and against core's TrainLoraNode",
     "memory": "memory that starting a run adds to the loaded models",
     "background": "what a run in the background costs prompts, and what prompts cost it",
+    "cache": "memory of 100 and of 10,000 clips that are streamed from the cache",
     "stacks": "what a stack of LoRAs costs: putting it on, every step, a report from a header",
+    "reading": "clips read a second, beside plain decoding of the same frames",
     "import_time": "what the pack adds to ComfyUI's start",
 }
 PROOF = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,19 +12,24 @@ import torch
 
 from ..training.dataset import ONE_SIZE, DatasetSettings
 from ..training.dataset_reader import load_dataset
+from ..training.latent_cache import LatentCache
 from ..training.loop import ExpertTrainer, build_trainers
 from ..training.plan import OptimizerSettings, RateSettings, TrainingPlan
-from ..training.samples import EncodedClip
+from ..training.samples import EncodedClip, Samples
 from ..wan.families import sigma_range
 
 
 def encode(
     models: Mapping[str, Any], vae: Any, clip: Any, clips: Path, **more: Any
 ) -> list[EncodedClip]:
-    from ..nodes.host.encode import encode_dataset
+    """The clips as the networks see them, in memory."""
+    from ..nodes.host.encode import encoded_dataset
 
-    with torch.inference_mode():
-        return encode_dataset(setup(models, vae, clip, clips, **more))
+    prepared = setup(models, vae, clip, clips, **more)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = LatentCache(Path(folder))
+        with encoded_dataset(prepared, cache) as samples:
+            return [samples[index] for index in range(len(samples))]
 
 
 def setup(models: Mapping[str, Any], vae: Any, clip: Any, clips: Path, **more: Any) -> Any:
@@ -41,11 +47,12 @@ def setup(models: Mapping[str, Any], vae: Any, clip: Any, clips: Path, **more: A
 def plan(**changes: Any) -> TrainingPlan:
     rates = RateSettings(rate=2e-3)
     values = {"high": rates, "low": rates, "optimizer": OptimizerSettings(name="adamw")}
+    values["allow_long"] = True  # three clips are soon shown more often than any real one should be
     return TrainingPlan(**{"save_every": 1000, **values, **changes})
 
 
 def trainers(
-    plan: TrainingPlan, pair: Mapping[str, Any], clips: list[EncodedClip]
+    plan: TrainingPlan, pair: Mapping[str, Any], clips: list[EncodedClip] | Samples
 ) -> dict[str, ExpertTrainer]:
     from ..nodes.host.expert import HostExpert
 

@@ -12,11 +12,14 @@ from .states import State
 
 @dataclass(frozen=True, kw_only=True)
 class ClipEncoded:
-    """One clip is latents and conditioning now: clip `done` (from 1) of `total`."""
+    """One clip in one view is latents and conditioning now: `done` (from 1) of `total`, `cached` of them from
+    the cache. `seconds_left` for the rest, where it can be told yet."""
 
     name: str
     done: int
     total: int
+    cached: int = 0
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

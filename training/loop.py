@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import torch
@@ -19,8 +20,15 @@ from .events import Finding, Listener, StepDone
 from .optimizers import Automagic, build_optimizer, mean_rate
 from .plan import TrainingPlan
 from .preview import Preview
-from .samples import EncodedClip, stack_batch
-from .schedule import batch_indices, generator_for, role_at, sigmas_at, steps_before
+from .samples import EncodedClip, Samples, as_samples, stack_batch
+from .schedule import (
+    BatchOrder,
+    generator_for,
+    role_at,
+    sigmas_at,
+    steps_before,
+    without_caption,
+)
 from .seat import GiveBack, Seat
 from .turns import RunStopped, Turns
 
@@ -36,14 +44,24 @@ class Saver(Protocol):
 class ExpertTrainer:
     """One expert's adapters and optimizer."""
 
-    def __init__(self, plan: TrainingPlan, expert: Expert, clips: Sequence[EncodedClip]) -> None:
+    def __init__(self, plan: TrainingPlan, expert: Expert, clips: Samples) -> None:
+        if plan.caption_dropout and clips.empty_context is None:
+            raise ValueError("caption dropout needs the embedding of the empty text")
         self.plan, self.expert, self.clips = plan, expert, clips
         self.role: Role = expert.role
         self.adapters = _fresh_adapters(plan, expert)
         self.optimizer = build_optimizer(
             self.adapters.parameters(), plan.optimizer, plan.rates(self.role)
         )
-        self.shapes = [tuple(clip.x0.shape) for clip in clips]
+        self.shapes = clips.shapes
+        self.order = BatchOrder(
+            clips.shapes,
+            plan.batch,
+            seed=plan.seed,
+            role=self.role,
+            repeats=clips.repeats,
+            views=clips.views,
+        )
 
     def step(self, index: int, seat: Seat) -> tuple[float, float]:
         """The expert's own step `index` (from 0); returns loss and gradient norm.
@@ -79,8 +97,8 @@ class ExpertTrainer:
 
     def _micro_batch(self, index: int) -> torch.Tensor:
         plan, device = self.plan, self.expert.device
-        chosen = batch_indices(self.shapes, plan.batch, index, seed=plan.seed, role=self.role)
-        batch = stack_batch([self.clips[i] for i in chosen], device)
+        chosen = self._clips_of(index)
+        batch = stack_batch(chosen, device)
         generator = generator_for(plan.seed, self.role, "noise", index)
         noise = torch.randn(batch.x0.shape, generator=generator).to(device)
         sigma = sigmas_at(plan, self.role, index, plan.batch)[: len(chosen)].to(device)
@@ -90,6 +108,16 @@ class ExpertTrainer:
             loss = F.mse_loss(velocity, velocity_target(batch.x0, noise))
             self._add_gradients(loss / plan.accumulate)
         return loss.detach()
+
+    def _clips_of(self, index: int) -> list[EncodedClip]:
+        showings = self.order.at(index)
+        chosen = [self.clips.load(clip, view) for clip, view in showings]
+        bare = without_caption(self.plan, self.role, index, len(chosen))
+        empty = self.clips.empty_context
+        return [
+            replace(clip, context=empty) if drop and empty is not None else clip
+            for clip, drop in zip(chosen, bare, strict=True)
+        ]
 
     def _add_gradients(self, loss: torch.Tensor) -> None:
         """All of a micro-batch's gradients or none: `backward()` would leave a part when it is interrupted."""
@@ -102,10 +130,11 @@ class ExpertTrainer:
 
 
 def build_trainers(
-    plan: TrainingPlan, experts: Mapping[Role, Expert], clips: Sequence[EncodedClip]
+    plan: TrainingPlan, experts: Mapping[Role, Expert], clips: Sequence[EncodedClip] | Samples
 ) -> dict[Role, ExpertTrainer]:
     """A trainer for each of the plan's experts; raises before anything is loaded."""
-    return {role: ExpertTrainer(plan, experts[role], clips) for role in plan.roles()}
+    samples = as_samples(clips)
+    return {role: ExpertTrainer(plan, experts[role], samples) for role in plan.roles()}
 
 
 def train(

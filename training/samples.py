@@ -1,13 +1,17 @@
-"""Clips as the network sees them."""
+"""Clips as the network sees them: one by one, in memory or on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from ..wan.conditions import ImageCondition
+from ..wan.conditions import ImageCondition, start_frame_mask
+from ..wan.shapes import LatentSize
+from .latent_cache import EntryReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,111 @@ class EncodedClip:
     mask: torch.Tensor | None = None
     image_latent: torch.Tensor | None = None
     clip_vision: torch.Tensor | None = None
+
+
+class Samples(Protocol):
+    """The clips of a run. Everything but `load` is known without loading a clip."""
+
+    shapes: Sequence[tuple[int, ...]]
+    """Of each clip's x0."""
+    repeats: Sequence[float]
+    """How often each is shown in an epoch."""
+    views: Sequence[int]
+    """How many cuts and mirrorings of each there are."""
+    empty_context: torch.Tensor | None
+    """(tokens, width) embedding of no text, where the plan trains some samples without their caption."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> EncodedClip:
+        """The clip in its first view."""
+        ...
+
+    def load(self, index: int, view: int) -> EncodedClip:
+        """The clip in one of its views."""
+        ...
+
+
+class ListedSamples:
+    """Clips that are in memory already, each in one view."""
+
+    def __init__(
+        self,
+        clips: Sequence[EncodedClip],
+        *,
+        repeats: Sequence[float] | None = None,
+        empty_context: torch.Tensor | None = None,
+    ) -> None:
+        self._clips = clips
+        self.shapes: Sequence[tuple[int, ...]] = [tuple(clip.x0.shape) for clip in clips]
+        self.repeats: Sequence[float] = [1.0] * len(clips) if repeats is None else list(repeats)
+        self.views: Sequence[int] = [1] * len(clips)
+        self.empty_context = empty_context
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, index: int) -> EncodedClip:
+        return self._clips[index]
+
+    def load(self, index: int, view: int) -> EncodedClip:
+        """The clip; there is one view of it."""
+        del view
+        return self._clips[index]
+
+
+class ViewKeys(NamedTuple):
+    """Where a view of a clip lies in the cache; `None` for what the model does not take."""
+
+    latent: str
+    condition: str | None = None
+    vision: str | None = None
+
+
+class ClipKeys(NamedTuple):
+    """Where a clip lies in the cache. `shape` is that of its x0."""
+
+    name: str
+    shape: tuple[int, ...]
+    text: str
+    views: tuple[ViewKeys, ...]
+    repeats: float = 1.0
+
+
+class CachedSamples:
+    """Clips that are read from the cache when they are wanted: ten thousand take no more memory than a hundred."""
+
+    def __init__(
+        self, clips: Sequence[ClipKeys], read: EntryReader, *, empty_text: str | None = None
+    ) -> None:
+        self._clips, self._read = clips, read
+        self.shapes: Sequence[tuple[int, ...]] = [clip.shape for clip in clips]
+        self.repeats: Sequence[float] = [clip.repeats for clip in clips]
+        self.views: Sequence[int] = [len(clip.views) for clip in clips]
+        self.empty_context: torch.Tensor | None = None if empty_text is None else read(empty_text)
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, index: int) -> EncodedClip:
+        return self.load(index, 0)
+
+    def load(self, index: int, view: int) -> EncodedClip:
+        """Raises `UserError` when an entry has gone since the run began."""
+        clip = self._clips[index]
+        keys = clip.views[view]
+        parts = {"x0": self._read(keys.latent), "context": self._read(clip.text)}
+        if keys.condition is not None:
+            parts["image_latent"] = self._read(keys.condition)
+            parts["mask"] = start_frame_mask(LatentSize(*clip.shape[-3:]))[0]
+        if keys.vision is not None:
+            parts["clip_vision"] = self._read(keys.vision)
+        return EncodedClip(name=clip.name, **parts)
+
+
+def as_samples(clips: Sequence[EncodedClip] | Samples) -> Samples:
+    """Clips in a list as samples; samples as they are."""
+    return ListedSamples(clips) if isinstance(clips, Sequence) else clips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +160,7 @@ def stack_batch(clips: Sequence[EncodedClip], device: torch.device) -> Batch:
         condition = ImageCondition(mask=mask, latent=latent, clip_vision=features)
     return Batch(
         x0=torch.stack([clip.x0 for clip in clips]).to(device),
-        context=torch.stack([clip.context for clip in clips]).to(device),
+        # A caption longer than the encoder's usual width has more tokens than the others: padding is zeros.
+        context=pad_sequence([clip.context for clip in clips], batch_first=True).to(device),
         condition=condition,
     )

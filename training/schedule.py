@@ -1,4 +1,4 @@
-"""Which expert takes which step, and which clip, noise and sigma each micro-batch sees.
+"""Which expert takes which step, and which clip, view, noise and sigma each micro-batch sees.
 
 Everything here is a pure function of the plan and a counter: a resumed run needs no random state.
 """
@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
+from ..wan.errors import UserError
 from ..wan.families import Role, sigma_range
 from ..wan.flow import share_above
 from ..wan.timesteps import draw_sigmas
 from .plan import TrainingPlan
 
+GOLDEN = (5**0.5 - 1) / 2
 STRATA = 16
 """Micro-batches over which an expert's sigmas cover its range evenly."""
 
@@ -54,27 +59,107 @@ def generator_for(seed: int, *words: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
+class Showing(NamedTuple):
+    """A clip in a micro-batch, in one of its views."""
+
+    clip: int
+    view: int
+
+
+class BatchOrder:
+    """Which clips each of an expert's micro-batches holds: only equal shapes together.
+
+    An epoch shows each clip as often as its `repeats` say; of 0.5, every other epoch, and half of such clips in
+    each. The views of a clip come in turn, one a showing. A pure function of the counter: what is kept here is
+    the epoch that was asked for last.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, ...]],
+        batch: int,
+        *,
+        seed: int,
+        role: Role,
+        repeats: Sequence[float] | None = None,
+        views: Sequence[int] | None = None,
+    ) -> None:
+        self._shapes, self._batch, self._seed, self._role = shapes, batch, seed, role
+        count = len(shapes)
+        self._views = np.asarray(views if views is not None else [1] * count)
+        self._whole, self._part = _split_repeats(repeats if repeats is not None else [1.0] * count)
+        # Offsets that cover 0 to 1 evenly, in any run of neighbouring clips.
+        self._offset = (np.arange(1, count + 1) * GOLDEN) % 1.0
+        kinds = {shape: number for number, shape in enumerate(dict.fromkeys(shapes))}
+        self._kinds = np.asarray([kinds[shape] for shape in shapes])
+        self._starts = [0]
+        """The first micro-batch of each epoch that has been counted so far."""
+        self._kept: tuple[int, list[list[Showing]]] = (-1, [])
+
+    def at(self, index: int) -> list[Showing]:
+        """The micro-batch `index`, from 0."""
+        while self._starts[-1] <= index:
+            self._starts.append(self._starts[-1] + self._batches_in(len(self._starts) - 1))
+        epoch = bisect_right(self._starts, index) - 1
+        if self._kept[0] != epoch:
+            self._kept = (epoch, self._epoch(epoch))
+        return self._kept[1][index - self._starts[epoch]]
+
+    def _shown_before(self, epoch: int) -> np.ndarray:
+        """How often each clip was shown in the epochs before this one."""
+        return epoch * self._whole + np.floor(epoch * self._part + self._offset).astype(np.int64)
+
+    def _batches_in(self, epoch: int) -> int:
+        counts = self._shown_before(epoch + 1) - self._shown_before(epoch)
+        of_each_kind = np.bincount(self._kinds, weights=counts).astype(np.int64)
+        return int((-(-of_each_kind // self._batch)).sum())
+
+    def _epoch(self, epoch: int) -> list[list[Showing]]:
+        before = self._shown_before(epoch)
+        counts = self._shown_before(epoch + 1) - before
+        clips = np.repeat(np.arange(len(counts)), counts)
+        nth = np.arange(len(clips)) - np.repeat(np.cumsum(counts) - counts, counts)
+        views = (before[clips] + nth + clips) % self._views[clips]
+        showings = list(map(Showing, clips.tolist(), views.tolist()))
+        return self._shuffled(showings, generator_for(self._seed, self._role, "order", epoch))
+
+    def _shuffled(self, showings: list[Showing], generator: torch.Generator) -> list[list[Showing]]:
+        order = torch.randperm(len(showings), generator=generator).tolist()
+        buckets: dict[tuple[int, ...], list[Showing]] = {}
+        for place in order:
+            buckets.setdefault(self._shapes[showings[place].clip], []).append(showings[place])
+        size = self._batch
+        groups = [b[i : i + size] for b in buckets.values() for i in range(0, len(b), size)]
+        shuffled = torch.randperm(len(groups), generator=generator).tolist()
+        return [groups[i] for i in shuffled]
+
+
+def _split_repeats(repeats: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Whole showings an epoch, and the fraction beyond."""
+    values = np.asarray(repeats, dtype=np.float64)
+    if not (values.size and np.isfinite(values).all() and values.min() >= 0 and values.sum() > 0):
+        raise UserError(
+            "The dataset shows no clip, or one less than never.",
+            "repeats says how often each clip is shown in an epoch: 1 is once, 0.5 every other epoch.",
+            "Give the dataset clips, and repeats above 0.",
+        )
+    whole = np.floor(values)
+    return whole.astype(np.int64), values - whole
+
+
 def batch_indices(
     shapes: Sequence[tuple[int, ...]], batch: int, index: int, *, seed: int, role: Role
 ) -> list[int]:
-    """The clips of an expert's micro-batch `index`: every clip once an epoch, only equal shapes together."""
-    per_epoch = _batches(shapes, batch, generator_for(seed, role, "order", 0))
-    epoch, position = divmod(index, len(per_epoch))
-    return _batches(shapes, batch, generator_for(seed, role, "order", epoch))[position]
+    """The clips of an expert's micro-batch `index` when every clip is shown once an epoch."""
+    return [clip for clip, _ in BatchOrder(shapes, batch, seed=seed, role=role).at(index)]
 
 
-def _batches(
-    shapes: Sequence[tuple[int, ...]], batch: int, generator: torch.Generator
-) -> list[list[int]]:
-    order = torch.randperm(len(shapes), generator=generator).tolist()
-    buckets: dict[tuple[int, ...], list[int]] = {}
-    for clip in order:
-        buckets.setdefault(shapes[clip], []).append(clip)
-    groups = [
-        clips[i : i + batch] for clips in buckets.values() for i in range(0, len(clips), batch)
-    ]
-    shuffled = torch.randperm(len(groups), generator=generator).tolist()
-    return [groups[i] for i in shuffled]
+def without_caption(plan: TrainingPlan, role: Role, index: int, count: int) -> list[bool]:
+    """Which of the `count` samples of an expert's micro-batch `index` are trained without their caption."""
+    if not plan.caption_dropout:
+        return [False] * count
+    drawn = torch.rand(count, generator=generator_for(plan.seed, role, "caption", index))
+    return (drawn < plan.caption_dropout).tolist()
 
 
 def sigmas_at(plan: TrainingPlan, role: Role, index: int, count: int) -> torch.Tensor:

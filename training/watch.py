@@ -25,11 +25,13 @@ class RunWatch:
         self.role: Role | None = None
         self.encoded: tuple[int, int] | None = None
         """Clips encoded, and how many there are; None before and after that."""
+        self._encoding = ""
         self._seconds: deque[float] = deque(maxlen=PACE_STEPS)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, ClipEncoded):
             self.encoded = (event.done, event.total)
+            self._encoding = encoding_text(event)
         elif isinstance(event, StepDone):
             self.encoded = None
             self.step, self.role = event.step, event.role
@@ -50,12 +52,22 @@ class RunWatch:
         """State, step, pace and time left; then the losses."""
         parts = [state, f"step {self.step} of {self.steps}"]
         if self.encoded is not None:
-            parts[1] = f"encoding clip {self.encoded[0]} of {self.encoded[1]}"
+            parts[1] = self._encoding
         pace, left = self.seconds_per_step(), self.seconds_left()
         if pace is not None and left is not None and state in ("running", "parked", "paused"):
             parts += [f"{pace:.2f} s a step", f"{clock(left)} left"]
         lines = [", ".join(parts), loss_line(self.curves), message]
         return "\n".join(line for line in lines if line)
+
+
+def encoding_text(event: ClipEncoded) -> str:
+    """`encoding clip 3 of 40, 1:20 left`, or `40 of 40 clips from the cache`."""
+    if event.cached == event.done:
+        return f"{event.done} of {event.total} clips from the cache"
+    text = f"encoding clip {event.done} of {event.total}"
+    if event.cached:
+        text += f" ({event.cached} from the cache)"
+    return text if event.seconds_left is None else f"{text}, {clock(event.seconds_left)} left"
 
 
 def stored_curves(folder: Path, up_to: int | None = None) -> Curves:

@@ -1,20 +1,28 @@
-"""Clips and captions through the graph's own VAE and text encoder."""
+"""Clips and captions through the graph's own VAE and text encoder, into the cache."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from ...training.dataset import Clip
-from ...training.events import ClipEncoded, Listener
-from ...training.samples import EncodedClip
+from ...training.dataset_facts import digest_of
+from ...training.encoding_progress import EncodingProgress
+from ...training.events import Listener
+from ...training.latent_cache import EntryReader, LatentCache
+from ...training.samples import CachedSamples, ClipKeys, ViewKeys
 from ...training.turns import Turns, in_turn
 from ...wan.conditions import start_frame_mask, start_frame_video
 from ...wan.errors import UserError
 from ...wan.shapes import LatentSize
-from ...wan.video import read_clip
+from ...wan.video import View, read_clip
+from .cache_keys import TextNames, ViewNames
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -23,33 +31,53 @@ if TYPE_CHECKING:
     from .setup import Setup
 
 
-def encode_dataset(
-    setup: Setup, *, turns: Turns | None = None, listen: Listener | None = None
-) -> list[EncodedClip]:
-    """Every clip as normalised latents, first-frame conditioning and text embedding.
+@contextmanager
+def encoded_dataset(
+    setup: Setup, cache: LatentCache, *, turns: Turns | None = None, listen: Listener | None = None
+) -> Iterator[CachedSamples]:
+    """Every clip as normalised latents, first-frame conditioning and text embedding, in the cache.
 
-    Models are used in the host's inference mode, a clip or a caption at a time, in our `turns`; the tensors
-    that come back are normal ones, on the CPU.
+    What is there already is not made again. The rest is made in the host's inference mode, a view of a clip at a
+    time, in our `turns`. While the block lasts nobody takes the entries out of the cache; what is read from it are
+    normal tensors, on the CPU.
     """
-    turns, total = turns or Turns(), len(setup.dataset.clips)
-    encoded: list[EncodedClip] = []
-    contexts: dict[str, torch.Tensor] = {}
+    turns = turns or Turns()
     with torch.inference_mode():
-        for item in setup.dataset.clips:
-            if item.caption not in contexts:
-                contexts[item.caption] = in_turn(
-                    turns, partial(encode_text, setup.clip, item.caption)
-                )
-            context = contexts[item.caption]
-            encoded.append(in_turn(turns, partial(_encode_clip, setup, item, context)))
-            if listen:
-                listen(ClipEncoded(name=item.path.name, done=len(encoded), total=total))
-    return encoded
+        wanted, empty = _wanted(setup, turns)
+    with cache.use(_all_keys(wanted, empty)):
+        filling = _Filling(setup, cache, turns, EncodingProgress(_views(wanted), listen))
+        with torch.inference_mode():
+            filling.fill(wanted)
+            if empty is not None:
+                in_turn(turns, partial(text_context, setup.clip, "", cache, key=empty))
+        clips = [
+            ClipKeys(
+                name=item.clip.name,
+                shape=filling.shapes[item.views[0].latent],
+                text=item.text,
+                views=item.views,
+                repeats=item.clip.repeats,
+            )
+            for item in wanted
+        ]
+        yield CachedSamples(clips, EntryReader(cache), empty_text=empty)
 
 
 def encode_text(clip: CLIP, text: str) -> torch.Tensor:
     """(tokens, width) embedding, as the host's own prompt node makes it."""
     return _normal(clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0])[0]
+
+
+def text_context(
+    clip: CLIP, text: str, cache: LatentCache, *, key: str | None = None
+) -> torch.Tensor:
+    """The same from the cache, where it is put if it is not there."""
+    key = key or TextNames(clip)(text)
+    known = cache.verified(key)
+    if known is None:
+        known = encode_text(clip, text)
+        cache.write(key, known, _about_text(text))
+    return known
 
 
 def require_text_width(context: torch.Tensor, width: int) -> None:
@@ -72,27 +100,130 @@ def image_condition(
     return start_frame_mask(LatentSize(*latent.shape[-3:]))[0], latent
 
 
-def _encode_clip(setup: Setup, item: Clip, context: torch.Tensor) -> EncodedClip:
-    size = setup.dataset.clip_size(item)
-    pixels = read_clip(item.path, size, fps=setup.dataset.fps)
-    x0 = _encoded(pixels, setup.vae, setup.any_model)
-    if setup.task == "t2v":
-        return EncodedClip(name=item.path.name, x0=x0, context=context)
-    mask, latent = image_condition(pixels, setup.vae, setup.any_model)
-    return EncodedClip(
-        name=item.path.name,
-        x0=x0,
-        context=context,
-        mask=mask,
-        image_latent=latent,
-        clip_vision=_image_features(setup, pixels[:1]),
-    )
+class _Wanted(NamedTuple):
+    """A clip, and where what the network sees of it lies in the cache."""
+
+    clip: Clip
+    text: str
+    views: tuple[ViewKeys, ...]
 
 
-def _image_features(setup: Setup, first_frame: torch.Tensor) -> torch.Tensor | None:
-    if setup.clip_vision is None:
-        return None
-    return _normal(setup.clip_vision.encode_image(first_frame).penultimate_hidden_states)[0]
+def _wanted(setup: Setup, turns: Turns) -> tuple[list[_Wanted], str | None]:
+    """Every clip of the dataset; and the key of the empty text, where the plan takes captions away."""
+    # Weights are read for the keys: nobody else may move them meanwhile.
+    names, texts = in_turn(turns, lambda: (ViewNames(setup), TextNames(setup.clip)))
+    known: dict[str, str] = {}
+    wanted = []
+    for clip in setup.dataset.clips:
+        if clip.caption not in known:
+            known[clip.caption] = in_turn(turns, partial(texts, clip.caption))
+        views = tuple(names(clip, view) for view in clip.views)
+        wanted.append(_Wanted(clip, known[clip.caption], views))
+    return wanted, in_turn(turns, partial(texts, "")) if setup.plan.caption_dropout else None
+
+
+def _all_keys(wanted: Sequence[_Wanted], empty: str | None) -> set[str]:
+    keys = {key for item in wanted for view in item.views for key in (*view, item.text)}
+    return {key for key in (*keys, empty) if key is not None}
+
+
+def _views(wanted: Sequence[_Wanted]) -> int:
+    return sum(len(item.views) for item in wanted)
+
+
+class _Filling:
+    """Looks for everything in the cache, then makes what is missing."""
+
+    def __init__(
+        self, setup: Setup, cache: LatentCache, turns: Turns, progress: EncodingProgress
+    ) -> None:
+        self._setup, self._cache, self._turns, self._progress = setup, cache, turns, progress
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        """Of each latent, by its key."""
+        self._have: set[str] = set()
+
+    def fill(self, wanted: Sequence[_Wanted]) -> None:
+        missing = [
+            (item, view, keys)
+            for item in wanted
+            for view, keys in zip(item.clip.views, item.views, strict=True)
+            if not in_turn(self._turns, partial(self._found, item, keys))
+        ]
+        for item, view, keys in missing:
+            began = time.monotonic()
+            pixels = self._pixels(item.clip, view) if self._lacks(*keys) else None
+            reading = time.monotonic() - began
+            encoding = in_turn(self._turns, partial(self._make, item, keys, pixels))
+            self._progress.made(item.clip.name, self._work(item.clip), reading + encoding)
+
+    def _work(self, clip: Clip) -> float:
+        return prod(self._setup.dataset.clip_size(clip))
+
+    def _lacks(self, *keys: str | None) -> bool:
+        return any(key is not None and key not in self._have for key in keys)
+
+    def _found(self, item: _Wanted, keys: ViewKeys) -> bool:
+        for key in (*keys, item.text):
+            if key is None or key in self._have:
+                continue
+            tensor = self._cache.verified(key)
+            if tensor is not None:
+                self._note(key, tensor)
+        if self._lacks(*keys, item.text):
+            self._progress.missing(self._work(item.clip))
+            return False
+        self._progress.found(item.clip.name)
+        return True
+
+    def _note(self, key: str, tensor: torch.Tensor) -> None:
+        self._have.add(key)
+        self.shapes[key] = tuple(tensor.shape)
+
+    def _pixels(self, clip: Clip, view: View) -> torch.Tensor:
+        if digest_of(clip.path, None) != clip.digest:
+            raise UserError(
+                f"{clip.path.name} has changed since the dataset was read.",
+                "A run trains on the clips that its dataset was made of.",
+                "Queue the workflow again: the folder is read anew.",
+            )
+        dataset = self._setup.dataset
+        size, fps = dataset.clip_size(clip), dataset.clip_fps(clip)
+        return read_clip(clip.path, size, fps=fps, start=clip.start, view=view)
+
+    def _make(self, item: _Wanted, keys: ViewKeys, pixels: torch.Tensor | None) -> float:
+        """Encodes and stores what is missing; returns the seconds it took."""
+        began, setup = time.monotonic(), self._setup
+        if pixels is not None:
+            where = f"{item.clip.name}, {' x '.join(map(str, setup.dataset.clip_size(item.clip)))}"
+            self._put(keys.latent, partial(_latent, setup, pixels), f"latent of {where}")
+            self._put(keys.condition, partial(_condition, setup, pixels), f"condition of {where}")
+            self._put(keys.vision, partial(_image_features, setup, pixels), f"vision of {where}")
+        caption = item.clip.caption
+        self._put(item.text, partial(encode_text, setup.clip, caption), _about_text(caption))
+        return time.monotonic() - began
+
+    def _put(self, key: str | None, make: Callable[[], torch.Tensor], about: str) -> None:
+        if key is not None and key not in self._have:
+            tensor = make()
+            self._cache.write(key, tensor, about)
+            self._note(key, tensor)
+
+
+def _about_text(text: str) -> str:
+    return f"text: {text}"
+
+
+def _latent(setup: Setup, pixels: torch.Tensor) -> torch.Tensor:
+    return _encoded(pixels, setup.vae, setup.any_model)
+
+
+def _condition(setup: Setup, pixels: torch.Tensor) -> torch.Tensor:
+    return image_condition(pixels, setup.vae, setup.any_model)[1]
+
+
+def _image_features(setup: Setup, pixels: torch.Tensor) -> torch.Tensor:
+    assert setup.clip_vision is not None
+    return _normal(setup.clip_vision.encode_image(pixels[:1]).penultimate_hidden_states)[0]
 
 
 def _encoded(pixels: torch.Tensor, vae: VAE, model: ModelPatcher) -> torch.Tensor:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import folder_paths
 
+from ...training.latent_cache import LIMIT_GIB, LatentCache
 from ...wan.errors import UserError
+
+LIMIT_VARIABLE = "TANDEM_CACHE_GIB"
+"""Environment variable: GiB that the cache may hold."""
 
 
 def dataset_folder(folder: str) -> Path:
@@ -35,6 +40,32 @@ def dataset_folder(folder: str) -> Path:
 def jobs_root() -> Path:
     """`output/tandem`: a folder a run."""
     return Path(folder_paths.get_output_directory()) / "tandem"
+
+
+def exported_plans_root() -> Path:
+    """`output/tandem_plans`: plans as the configs of other trainers, a folder each."""
+    return Path(folder_paths.get_output_directory()) / "tandem_plans"
+
+
+def cache_folder() -> Path:
+    """`output/tandem_cache`: encoded clips and captions. Not under `output/tandem`, whose files are LoRAs."""
+    return Path(folder_paths.get_output_directory()) / "tandem_cache"
+
+
+def open_cache() -> LatentCache:
+    """The cache, as large as `TANDEM_CACHE_GIB` says."""
+    given = os.environ.get(LIMIT_VARIABLE, "").strip()
+    try:
+        limit = float(given) if given else LIMIT_GIB
+    except ValueError:
+        limit = -1.0
+    if not 0 <= limit < float("inf"):
+        raise UserError(
+            f"{LIMIT_VARIABLE} is {given!r}.",
+            f"It is how many GiB of encoded clips are kept, for example 50; without it, {LIMIT_GIB:g}.",
+            "Correct it or take it away, and start ComfyUI again.",
+        )
+    return LatentCache(cache_folder(), limit_gib=limit)
 
 
 def publish_folder() -> Path:

@@ -12,19 +12,20 @@ from comfy_api.latest import InputImpl, Types
 
 from ...training.events import Finding, PreviewMade
 from ...training.job import Job
+from ...training.latent_cache import LatentCache
 from ...training.preview import Preview, can_preview
-from ...training.samples import EncodedClip
+from ...training.samples import Samples
 from ...training.turns import Turns, in_turn
-from .encode import encode_text
+from .encode import text_context
 from .setup import Setup
 
 NEGATIVE = "blurry, still, low quality"
 
 
 def preview_of(
-    setup: Setup, job: Job, clips: list[EncodedClip], turns: Turns, every: int
+    setup: Setup, job: Job, clips: Samples, cache: LatentCache, turns: Turns, every: int
 ) -> Preview | None:
-    """A preview of the first clip every `every` steps; None for 0 and for a lone expert of two."""
+    """A preview of the first clip that teaches, every `every` steps; None for 0 and for a lone expert of two."""
     if every <= 0:
         return None
     if not can_preview(setup.plan):
@@ -32,14 +33,17 @@ def preview_of(
         job.listen(Finding(step=job.step, kind="warning", text=text))
         return None
     with torch.inference_mode():
-        negative = in_turn(turns, partial(encode_text, setup.clip, NEGATIVE))
+        negative = in_turn(turns, partial(text_context, setup.clip, NEGATIVE, cache))
+    teaching = [i for i, clip in enumerate(setup.dataset.clips) if not clip.regularisation]
+    index = teaching[0] if teaching else 0
+    fps = setup.dataset.clip_fps(setup.dataset.clips[index])
 
     def show(step: int, latent: torch.Tensor) -> None:
         with torch.inference_mode():
             pixels = in_turn(turns, partial(_decoded, setup, latent))
-        _write(setup, job, step, pixels)
+        _write(job, step, pixels, fps)
 
-    return Preview(every=every, clip=clips[0], negative=negative, show=show)
+    return Preview(every=every, clip=clips[index], negative=negative, show=show)
 
 
 def _decoded(setup: Setup, latent: torch.Tensor) -> torch.Tensor:
@@ -48,12 +52,12 @@ def _decoded(setup: Setup, latent: torch.Tensor) -> torch.Tensor:
     return setup.vae.decode(raw)[0].cpu()
 
 
-def _write(setup: Setup, job: Job, step: int, pixels: torch.Tensor) -> None:
+def _write(job: Job, step: int, pixels: torch.Tensor, fps: float) -> None:
     folder = job.folder / "previews"
     folder.mkdir(exist_ok=True)
     target = folder / f"step_{step:06d}.mp4"
     beside = folder / f".{target.stem}.{secrets.token_hex(4)}.mp4"
-    rate = Fraction(setup.dataset.fps).limit_denominator(1000)
+    rate = Fraction(fps).limit_denominator(1000)
     try:
         components = Types.VideoComponents(images=pixels, frame_rate=rate)
         InputImpl.VideoFromComponents(components).save_to(str(beside))

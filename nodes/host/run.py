@@ -12,7 +12,7 @@ from ...training.loop import End, ExpertTrainer, build_trainers, train
 from ...training.plots import loss_plot, save_picture
 from ...training.preview import Preview
 from ...training.runner import Work
-from ...training.samples import EncodedClip
+from ...training.samples import Samples
 from ...training.seat import GiveBack
 from ...training.turns import Turns
 from ...wan.errors import UserError
@@ -21,9 +21,9 @@ from ...wan.families import Role, sigma_range
 from ...wan.lora.files import read_metadata, tandem_metadata
 from . import wan_models
 from .borders import gradients
-from .encode import encode_dataset
+from .encode import encoded_dataset
 from .expert import HostExpert
-from .places import jobs_root, publish_folder
+from .places import jobs_root, open_cache, publish_folder
 from .preview import preview_of
 from .setup import Setup
 
@@ -35,9 +35,11 @@ def open_run(setup: Setup, name: str) -> Job:
         plan=setup.plan,
         dataset=setup.dataset.digest(),
         base=tuple((role, wan_models.model_digest(model)) for role, model in setup.models.items()),
-        vae=wan_models.module_digest(setup.vae.first_stage_model),
-        text_encoder=wan_models.module_digest(setup.clip.cond_stage_model),
-        clip_vision=wan_models.module_digest(setup.clip_vision.model) if setup.clip_vision else "",
+        vae=wan_models.patched_digest(setup.vae.patcher),
+        text_encoder=wan_models.patched_digest(setup.clip.patcher),
+        clip_vision=wan_models.patched_digest(setup.clip_vision.patcher)
+        if setup.clip_vision
+        else "",
     )
     job = open_job(jobs_root(), identity)
     _refuse_foreign_files(job)
@@ -47,17 +49,18 @@ def open_run(setup: Setup, name: str) -> Job:
 def work_of(
     setup: Setup, job: Job, *, give_back: GiveBack = "offload", preview_every: int = 0
 ) -> Work:
-    """What the training thread does for this job: encodes the clips, trains to the end of the plan, and
-    saves on the way. It holds the models until it is dropped."""
+    """What the training thread does for this job: encodes what is not in the cache, trains to the end of the
+    plan, and saves on the way. It holds the models until it is dropped."""
 
     def work(turns: Turns) -> End:
         for note in setup.notes:
             job.logger.warning("%s: %s", job.name, note)
             job.listen(Finding(step=job.step, kind="note", text=note))
-        clips = encode_dataset(setup, turns=turns, listen=job.listen)
-        preview = preview_of(setup, job, clips, turns, preview_every)
-        with gradients():
-            end = _train(setup, job, clips, turns, give_back, preview)
+        cache = open_cache()
+        with encoded_dataset(setup, cache, turns=turns, listen=job.listen) as clips:
+            preview = preview_of(setup, job, clips, cache, turns, preview_every)
+            with gradients():
+                end = _train(setup, job, clips, turns, give_back, preview)
         save_picture(loss_plot(job.losses(), title=job.name, steps=job.plan.steps), job.plot_file)
         return end
 
@@ -79,7 +82,7 @@ def _published_step(job: Job, role: Role) -> object:
 def _train(
     setup: Setup,
     job: Job,
-    clips: list[EncodedClip],
+    clips: Samples,
     turns: Turns,
     give_back: GiveBack,
     preview: Preview | None,
@@ -107,9 +110,9 @@ def _train(
     )
 
 
-def _experts(setup: Setup, clips: list[EncodedClip]) -> dict[Role, Expert]:
+def _experts(setup: Setup, clips: Samples) -> dict[Role, Expert]:
     plan = setup.plan
-    largest = (plan.batch, *max((tuple(clip.x0.shape) for clip in clips), key=math.prod))
+    largest = (plan.batch, *max(clips.shapes, key=math.prod))
     return {
         role: HostExpert(
             model,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from ...training.dataset import TRIGGER_SLOT, Dataset, unfilled_captions
+from ...training.limits import require_allowed
 from ...training.optimizers import AVAILABLE, STAND_INS
 from ...training.plan import TrainingPlan
 from ...wan.errors import UserError
 from ...wan.families import A14B, AUTO, BOUNDARIES, Role, Task, resolve_family
 from . import wan_models
+from .cache_keys import TextNames
 from .encode import encode_text, require_text_width
+from .places import open_cache
 
 if TYPE_CHECKING:
     from comfy.clip_vision import ClipVisionModel
@@ -51,6 +56,7 @@ def check_setup(
     clip_vision: ClipVisionModel | None = None,
 ) -> Setup:
     """Everything that can be wrong before a step is made, with an error for each."""
+    require_allowed(plan, dataset.counts())
     models = models_by_role(plan.family, model_high, model_low)
     wan_models.require_still_weights(models)
     for role, model in models.items():
@@ -59,7 +65,7 @@ def check_setup(
     first = next(iter(models.values()))
     wan_models.require_vae(vae, first)
     wan_models.require_clip_vision(clip_vision, first)
-    require_text_width(encode_text(clip, dataset.clips[0].caption), wan_models.text_width(first))
+    require_text_width(_first_context(clip, dataset), wan_models.text_width(first))
     _require_trainable(plan, dataset)
     resolved, notes = _resolve(plan, models)
     return Setup(
@@ -70,7 +76,7 @@ def check_setup(
         vae=vae,
         clip_vision=clip_vision if wan_models.takes_clip_vision(first) else None,
         task=wan_models.model_task(first),
-        notes=(*notes, *_dataset_notes(dataset, wan_models.model_task(first))),
+        notes=(*notes, *_dataset_notes(dataset, wan_models.model_task(first), models)),
     )
 
 
@@ -102,6 +108,13 @@ def lone_low_notes(choice: str, model_high: ModelPatcher | None) -> tuple[str, .
         "Only model_low is connected, and family auto takes it as a single model: the strength `high` of each row "
         f"counts. For the lone low-noise expert of Wan 2.2 set family to {A14B}.",
     )
+
+
+def _first_context(clip: CLIP, dataset: Dataset) -> torch.Tensor:
+    """A caption's embedding; from an earlier run's cache if it is there, so that no model is loaded for it."""
+    caption = dataset.clips[0].caption
+    known = open_cache().verified(TextNames(clip)(caption))
+    return encode_text(clip, caption) if known is None else known
 
 
 def _require_trainable(plan: TrainingPlan, dataset: Dataset) -> None:
@@ -156,13 +169,16 @@ def _resolve(
     return replace(plan, family=family, task=task, boundary=boundary, train=train), notes
 
 
-def _dataset_notes(dataset: Dataset, task: Task) -> list[str]:
+def _dataset_notes(dataset: Dataset, task: Task, roles: Iterable[Role]) -> list[str]:
     notes = []
     if without := sum(not clip.caption for clip in dataset.clips):
         notes.append(f"{without} of {len(dataset.clips)} clips have no caption.")
-    if task == "i2v" and (pictures := sum(clip.frames == 1 for clip in dataset.clips)):
+    pictures = sum(clip.frames == 1 for clip in dataset.clips)
+    # The low-noise expert makes detail: what a picture shows is what it learns.
+    if task == "i2v" and pictures and set(roles) != {"low_noise"}:
         notes.append(
-            f"{pictures} pictures on an image-to-video model: their only frame is given to the model, so "
-            "they teach little and can freeze motion. Use clips, or a text-to-video model."
+            f"{pictures} pictures on an image-to-video model: their only frame is given to the model, so they "
+            "teach little, and they freeze motion in the high-noise expert. Train them on the low-noise expert "
+            "alone, or on a text-to-video model."
         )
     return notes

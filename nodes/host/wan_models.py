@@ -151,18 +151,28 @@ def model_digest(model: ModelPatcher) -> str:
 
     The same wherever the weights lie, and whichever clone has merged its patches into them.
     """
-    backup = {key: entry.weight for key, entry in model.backup.items()}
-    named = model.model.diffusion_model.named_parameters()
-    tensors = {name: backup.get(f"diffusion_model.{name}", weight) for name, weight in named}
-    for key, entries in model.patches.items():
+    tensors = _patched_tensors(model, model.model.diffusion_model, "diffusion_model.")
+    others = ",".join(sorted(set(model.injections) - {KEY}))
+    return tensors_digest(tensors | applied_tensors(model), others)
+
+
+def patched_digest(patcher: ModelPatcher) -> str:
+    """The same for a VAE or an encoder; equal to `module_digest` when nothing is patched onto it."""
+    return tensors_digest(_patched_tensors(patcher, patcher.model, ""))
+
+
+def _patched_tensors(
+    patcher: ModelPatcher, module: nn.Module, prefix: str
+) -> dict[str, torch.Tensor]:
+    backup = {key: entry.weight for key, entry in patcher.backup.items()}
+    tensors = {n: backup.get(f"{prefix}{n}", weight) for n, weight in module.named_parameters()}
+    for key, entries in patcher.patches.items():
         for number, entry in enumerate(entries):
             tensors |= {
                 f"patch {key} {number}.{i} at {entry[0]}": t
                 for i, t in enumerate(_tensors(entry[1]))
             }
-    tensors |= applied_tensors(model)
-    others = ",".join(sorted(set(model.injections) - {KEY}))
-    return tensors_digest(tensors, others)
+    return tensors
 
 
 def module_digest(module: nn.Module) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -185,6 +186,8 @@ def test_a_variant_of_wan_is_refused_by_name(pair, vae, clip, clips, monkeypatch
 
 class _FakeClipVision:
     """The host's CLIP vision model has no small form; its output is all that is taken from it."""
+
+    patcher = SimpleNamespace(model=torch.nn.Linear(1, 1), backup={}, patches={})
 
     def encode_image(self, image):
         import comfy.clip_vision

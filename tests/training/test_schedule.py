@@ -11,13 +11,16 @@ from hypothesis import strategies as st
 from tandem_wan.training.plan import TrainingPlan
 from tandem_wan.training.schedule import (
     STRATA,
+    BatchOrder,
     batch_indices,
     expert_steps,
     generator_for,
     role_at,
     sigmas_at,
     steps_before,
+    without_caption,
 )
+from tandem_wan.wan.errors import UserError
 from tandem_wan.wan.families import sigma_range
 from tandem_wan.wan.flow import share_above
 
@@ -92,6 +95,135 @@ def test_every_clip_comes_once_an_epoch_beside_its_own_shape_only(shapes, batch,
         assert sorted(clip for group in batches for clip in group) == list(range(len(shapes)))
         assert all(len({shapes[clip] for clip in group}) == 1 for group in batches)
         assert all(1 <= len(group) <= batch for group in batches)
+
+
+def plain_indices(shapes, batch, index, *, seed, role):
+    """Every clip once an epoch, with nothing remembered: the order that runs have had from the beginning."""
+
+    def batches(epoch):
+        generator = generator_for(seed, role, "order", epoch)
+        buckets = {}
+        for clip in torch.randperm(len(shapes), generator=generator).tolist():
+            buckets.setdefault(shapes[clip], []).append(clip)
+        groups = [
+            clips[i : i + batch] for clips in buckets.values() for i in range(0, len(clips), batch)
+        ]
+        return [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
+
+    epoch, position = divmod(index, len(batches(0)))
+    return batches(epoch)[position]
+
+
+@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_clips_shown_once_in_one_view_come_in_the_order_they_always_had(shapes, batch):
+    order = BatchOrder(
+        shapes, batch, seed=3, role="low_noise", repeats=[1.0] * len(shapes), views=[1] * len(shapes)
+    )  # fmt: skip
+    for index in range(60):
+        expected = plain_indices(shapes, batch, index, seed=3, role="low_noise")
+        assert [clip for clip, _ in order.at(index)] == expected
+        assert {view for _, view in order.at(index)} == {0}
+        assert batch_indices(shapes, batch, index, seed=3, role="low_noise") == expected
+
+
+def test_the_order_of_a_known_run_is_what_it_was():
+    shapes = [(16, 3, 4, 4)] * 4 + [(16, 1, 4, 4)] * 2
+    found = [batch_indices(shapes, 2, index, seed=7, role="high_noise") for index in range(6)]
+    assert found == [[3, 2], [5, 4], [1, 0], [4, 5], [1, 3], [2, 0]]
+
+
+REPEATS = st.lists(
+    st.sampled_from([0.1, 0.25, 1 / 3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 0.0]), min_size=1, max_size=12
+).filter(lambda repeats: sum(repeats) > 0)
+
+
+def epochs_of(order: BatchOrder, count: int) -> list[list]:
+    """Everything that the first epochs show."""
+    index, epochs = 0, []
+    for epoch in range(count):
+        batches = order._batches_in(epoch)
+        epochs.append([s for i in range(index, index + batches) for s in order.at(i)])
+        index += batches
+    return epochs
+
+
+@settings(max_examples=60)
+@given(repeats=REPEATS, batch=st.integers(1, 3), kinds=st.integers(1, 3), views=st.integers(1, 3))
+def test_clips_come_as_often_as_they_repeat_and_their_views_in_turn(repeats, batch, kinds, views):
+    count, epochs = len(repeats), 24
+    shapes = [(16, 1 + clip % kinds, 4, 4) for clip in range(count)]
+    order = BatchOrder(shapes, batch, seed=1, role="single", repeats=repeats, views=[views] * count)
+    shown = epochs_of(order, epochs)
+    for clip, repeat in enumerate(repeats):
+        times = [sum(s.clip == clip for s in epoch) for epoch in shown]
+        assert all(math.floor(repeat) <= t <= math.ceil(repeat) for t in times)
+        for first in range(epochs):
+            for after in range(first + 1, epochs + 1):
+                assert abs(sum(times[first:after]) - repeat * (after - first)) < 1 + 1e-9
+        of_views = Counter(s.view for epoch in shown for s in epoch if s.clip == clip)
+        counts = [of_views[view] for view in range(views)]
+        assert max(counts) - min(counts) <= 1, "each view as often as the others"
+    total = sum(order._batches_in(epoch) for epoch in range(epochs))
+    for index in range(total):
+        assert 1 <= len(order.at(index)) <= batch
+        assert len({shapes[s.clip] for s in order.at(index)}) == 1
+
+
+def test_a_repeat_of_a_half_shows_half_of_the_clips_in_each_epoch():
+    order = BatchOrder([(1,)] * 100, 1, seed=0, role="single", repeats=[0.5] * 100)
+    first, second, third = epochs_of(order, 3)
+    assert abs(len(first) - 50) <= 2
+    assert {s.clip for s in first}.isdisjoint(s.clip for s in second)
+    assert {s.clip for s in first} == {s.clip for s in third}
+
+
+def test_one_view_an_epoch_in_turn_and_neighbours_begin_with_different_ones():
+    order = BatchOrder([(1,)] * 4, 1, seed=0, role="single", views=[1, 2, 2, 3])
+    for epoch, shown in enumerate(epochs_of(order, 6)):
+        assert sorted(shown) == [
+            (0, 0), (1, (epoch + 1) % 2), (2, epoch % 2), (3, epoch % 3)
+        ]  # fmt: skip
+
+
+def test_asking_for_batches_out_of_order_gives_the_same_ones():
+    def make():
+        return BatchOrder(
+            SHAPES["three shapes"], 2, seed=2, role="single", repeats=[0.3, 1, 2.5, 0.7, 1] * 2, views=[2] * 10
+        )  # fmt: skip
+
+    order = make()
+    forwards = [order.at(index) for index in range(60)]
+    assert [order.at(index) for index in reversed(range(60))] == forwards[::-1]
+    assert [make().at(index) for index in range(60)] == forwards
+
+
+def test_an_epoch_is_shuffled_once_however_large_it_is(monkeypatch):
+    order, shuffled = BatchOrder([(1,)] * 1000, 1, seed=0, role="single"), []
+    randperm = torch.randperm
+    monkeypatch.setattr(
+        torch, "randperm", lambda n, **more: shuffled.append(n) or randperm(n, **more)
+    )
+    seen = {order.at(index)[0].clip for index in range(1000)}
+    assert len(seen) == 1000 and shuffled == [1000] * 2
+
+
+@pytest.mark.parametrize("repeats", [[], [0.0, 0.0], [1.0, -1.0], [float("nan")], [float("inf")]])
+def test_repeats_that_show_nothing_are_an_error(repeats):
+    with pytest.raises(UserError, match="repeats above 0"):
+        BatchOrder([(1,)] * len(repeats), 1, seed=0, role="single", repeats=repeats)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_so_many_samples_lose_their_caption_and_always_the_same_ones(share):
+    plan = replace(TWO, caption_dropout=share)
+    drawn = [without_caption(plan, "low_noise", index, 2) for index in range(2000)]
+    assert drawn == [without_caption(plan, "low_noise", index, 2) for index in range(2000)]
+    count = sum(map(sum, drawn))
+    assert abs(count - 4000 * share) < 4 * math.sqrt(4000 * share * (1 - share))
+    other = [without_caption(plan, "high_noise", index, 2) for index in range(2000)]
+    assert other != drawn
+    assert not any(without_caption(TWO, "low_noise", 0, 500))
 
 
 def order(seed: int, role: str, epoch: int) -> list[int]:

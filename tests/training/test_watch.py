@@ -107,6 +107,21 @@ def test_clips_are_counted_until_the_first_step():
     assert watch.role == "high_noise"
 
 
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        ({"done": 3, "total": 40, "seconds_left": 80.0}, "encoding clip 3 of 40, 1:20 left"),
+        (
+            {"done": 12, "total": 40, "cached": 10, "seconds_left": 5.4},
+            "encoding clip 12 of 40 (10 from the cache), 0:05 left",
+        ),
+        ({"done": 40, "total": 40, "cached": 40}, "40 of 40 clips from the cache"),
+    ],
+)
+def test_encoding_says_how_long_it_takes_and_what_was_there(event, text):
+    assert watched(ClipEncoded(name="a", **event)).text("running") == f"running, {text}"
+
+
 def test_other_events_change_nothing():
     watch = watched(done(1), CheckpointSaved(step=50, files={}))
     assert (watch.step, watch.curves) == (1, {"high_noise": [(1, 0.5)]})

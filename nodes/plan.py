@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..training.budget import make_plan, plan_summary
+from ..training.budget import make_plan, require_one_length
 from ..training.dataset import Dataset
-from ..training.plan import TrainingPlan, edited_plan
+from ..training.estimate_report import estimate_report
+from ..training.plan import TrainingPlan
+from ..training.plan_changes import check_names, edited_plan
+from ..training.plan_summary import full_summary
 from ..training.presets import PRESET_NAMES
 from ..wan.errors import UserError
 from ..wan.families import FAMILIES
 from . import sockets
+from .host.machine import measured_for
 from .host.progress import node_text
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 
 class TandemAutoParameters(io.ComfyNode):
@@ -25,9 +32,18 @@ class TandemAutoParameters(io.ComfyNode):
             display_name="Tandem Auto Parameters",
             category="Tandem/training",
             description="Steps, rates, rank and checkpoints for this dataset and purpose, with each expert's share of "
-            "the work. Motion is led by the high-noise expert, character and style by the low-noise one; the summary "
-            "says what each preset's numbers rest on.",
-            search_aliases=["training plan", "lora settings", "epochs", "learning rate"],
+            "the work. Motion is led by the high-noise expert, character and style by the low-noise one. The summary "
+            "says why each value is what it is, what is unwise, and what the run takes on this machine: time, memory, "
+            "disk.",
+            search_aliases=[
+                "training plan",
+                "lora settings",
+                "epochs",
+                "learning rate",
+                "how many steps",
+                "vram",
+            ],
+            is_output_node=True,
             inputs=[
                 sockets.Dataset.Input(
                     "dataset", tooltip="The clips whose number decides the budget."
@@ -47,6 +63,36 @@ class TandemAutoParameters(io.ComfyNode):
                     tooltip="auto plans for Wan 2.2 A14B and lets the trainer see what is connected. single model: "
                     "Wan 2.1 or 2.2 5B.",
                 ),
+                io.Float.Input(
+                    "epochs",
+                    default=0.0,
+                    min=0.0,
+                    max=10_000.0,
+                    step=0.5,
+                    optional=True,
+                    tooltip="Times the run goes through the dataset; 0 leaves it to the preset. For example 18.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=0,
+                    min=0,
+                    max=1_000_000,
+                    optional=True,
+                    tooltip="Optimizer steps over both experts; 0 leaves it to the preset. For example 1200.",
+                ),
+                io.Boolean.Input(
+                    "allow_long",
+                    default=False,
+                    optional=True,
+                    tooltip="Train a video effect for more than 50 epochs all the same, which the trainer refuses "
+                    "otherwise. For example false.",
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model that will be trained: its real size and precision count in the estimate. Open: "
+                    "Wan 14B in bf16. For example from Load Diffusion Model.",
+                ),
             ],
             outputs=[
                 sockets.Plan.Output(display_name="plan"),
@@ -56,9 +102,24 @@ class TandemAutoParameters(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, dataset: Dataset, preset: str, family: str = "auto") -> io.NodeOutput:
-        plan = make_plan(dataset, preset, family)
-        summary = plan_summary(plan, len(dataset.clips))
+    def validate_inputs(cls, epochs: float | None = 0.0, steps: int | None = 0) -> bool | str:
+        return sockets.first_error(lambda: require_one_length(epochs or 0, steps or 0))
+
+    @classmethod
+    def execute(
+        cls,
+        dataset: Dataset,
+        preset: str,
+        family: str = "auto",
+        epochs: float = 0.0,
+        steps: int = 0,
+        allow_long: bool = False,
+        model: ModelPatcher | None = None,
+    ) -> io.NodeOutput:
+        plan = make_plan(dataset, preset, family, epochs=epochs, steps=steps, allow_long=allow_long)
+        network, machine = measured_for(model)
+        lines = [full_summary(plan, dataset), *estimate_report(plan, dataset, network, machine)]
+        summary = "\n".join(lines)
         node_text(cls.hidden.unique_id, summary)
         return io.NodeOutput(plan, summary)
 
@@ -92,7 +153,7 @@ class TandemEditPlan(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, changes: str | None = "{}") -> bool | str:
-        return sockets.first_error(lambda: changes is None or _changes(changes))
+        return sockets.first_error(lambda: changes is None or check_names(_changes(changes)))
 
     @classmethod
     def execute(cls, plan: TrainingPlan, changes: str = "{}") -> io.NodeOutput:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..training.budget import plan_summary
 from ..training.job import Job, checked_name
+from ..training.limits import dataset_findings
+from ..training.plan_summary import plan_summary
 from ..training.plots import loss_plot
 from ..training.watch import loss_line
 from . import sockets
@@ -139,7 +140,8 @@ class TandemTrainer(io.ComfyNode):
         elif mode == "wait":
             jobs.wait_for(job, cls.hidden.unique_id, tell=False)
             headline = f"{name} is trained: {job.step} steps."
-        summary = plan_summary(setup.plan, len(dataset.clips))
+        found = dataset_findings(setup.plan, dataset)
+        summary = plan_summary(setup.plan, dataset.counts(), found)
         lines = [headline, loss_line(job.losses()), summary, *setup.notes]
         status = "\n".join(filter(None, lines))
         picture = loss_plot(job.losses(), title=name, steps=job.plan.steps)

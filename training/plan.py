@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from math import inf
 from typing import Any
 
 from ..wan.errors import UserError
@@ -83,17 +85,11 @@ class TrainingPlan:
     """Why the values are what they are, for people."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("steps", 1),
-            ("batch", 1),
-            ("accumulate", 1),
-            ("swap_every", 1),
-            ("save_every", 1),
-        ):
-            _check(getattr(self, name) >= least, name, getattr(self, name), f"at least {least}")
+        for name in ("steps", "batch", "accumulate", "swap_every", "save_every"):
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _check(self.lora.rank >= 1, "lora.rank", self.lora.rank, "at least 1")
         _check(
-            self.lora.alpha > 0,
+            0 < self.lora.alpha < inf,
             "lora.alpha",
             self.lora.alpha,
             "above 0; at 0 the LoRA would do nothing",
@@ -108,7 +104,7 @@ class TrainingPlan:
             self.boundary,
             "between 0 and 1 (0.9 for I2V, 0.875 for T2V)",
         )
-        _check(self.shift > 0, "shift", self.shift, "above 0 (5 for Wan 2.2 I2V)")
+        _check(0 < self.shift < inf, "shift", self.shift, "above 0 (5 for Wan 2.2 I2V)")
         _check(self.train in TRAINED, "train", self.train, f"one of {', '.join(TRAINED)}")
         _check(self.family in FAMILIES, "family", self.family, f"one of {', '.join(FAMILIES)}")
         _check(
@@ -121,7 +117,7 @@ class TrainingPlan:
             "0 to below 1 (0.999)",
         )
         for name, rates in (("high", self.high), ("low", self.low)):
-            _check(rates.rate > 0, f"{name}.rate", rates.rate, "above 0")
+            _check(0 < rates.rate < inf, f"{name}.rate", rates.rate, "above 0")
             if rates.minimum is not None and rates.maximum is not None:
                 _check(
                     rates.minimum <= rates.maximum,
@@ -146,16 +142,26 @@ class TrainingPlan:
         return self.low if role == "low_noise" else self.high
 
 
+PARTS: dict[str, type] = {
+    "lora": LoraSettings,
+    "optimizer": OptimizerSettings,
+    "high": RateSettings,
+    "low": RateSettings,
+}
+"""The parts of a plan that have values of their own."""
+
+
 def plan_json(plan: TrainingPlan) -> str:
     """The plan as text that `read_plan` turns back into an equal plan."""
     return json.dumps(asdict(plan), indent=2)
 
 
 def read_plan(text: str) -> TrainingPlan:
-    """A plan from JSON; unknown keys and impossible values are errors that name them."""
+    """A plan from JSON, of this version or an earlier one; unknown keys and impossible values are errors that name
+    them."""
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(
             f"The plan is not JSON ({error}).",
             "A plan is a JSON object.",
@@ -163,56 +169,36 @@ def read_plan(text: str) -> TrainingPlan:
         ) from error
     if not isinstance(values, dict):
         raise UserError(
-            f"The plan is {values!r}.",
+            f"The plan is {str(values)[:80]!r}.",
             "A plan is a JSON object.",
             "Save it again from the plan node.",
         )
-    if values.get("version") != PLAN_VERSION:
-        raise UserError(
-            f"The plan has version {values.get('version')}.",
-            f"This version of Tandem reads version {PLAN_VERSION}.",
-            "Make the plan again, or install the version that wrote it.",
-        )
-    parts = {
-        "lora": LoraSettings,
-        "optimizer": OptimizerSettings,
-        "high": RateSettings,
-        "low": RateSettings,
-    }
-    for name, kind in parts.items():
+    values = _migrated(values)
+    for name, kind in PARTS.items():
         if name in values:
             values[name] = _build(kind, values[name], f"{name}.")
     return _build(TrainingPlan, values, "")
 
 
-def edited_plan(plan: TrainingPlan, changes: Mapping[str, Any]) -> TrainingPlan:
-    """A plan with some of its values changed; `high.rate` names a part's value. Unknown names and impossible
-    values are errors that name them."""
-    values = json.loads(plan_json(plan))
-    for name, value in changes.items():
-        part, _, inner = name.rpartition(".")
-        target = values.get(part) if part else values
-        if not isinstance(target, dict) or inner not in target or inner == "version":
-            known = [k for k, v in values.items() if not isinstance(v, dict) and k != "version"]
-            known += [f"{k}.{i}" for k, v in values.items() if isinstance(v, dict) for i in v]
-            raise UserError(
-                f"The plan has no value called {name!r}.",
-                f"There are {', '.join(known)}.",
-                "Correct the name.",
-            )
-        target[inner] = value
-    note = f"Changed by hand: {', '.join(changes)}."
-    return read_plan(json.dumps(values | {"notes": [*plan.notes, *([note] if changes else [])]}))
+Values = dict[str, Any]
+_MIGRATIONS: dict[int, Callable[[Values], Values]] = {}
+"""Version n to a function that turns the values of version n into those of n + 1. A new key with a default needs
+none: a plan without it has the default. A key that was renamed, or means something else, needs one."""
 
 
-def plan_differences(ours: TrainingPlan, theirs: TrainingPlan) -> list[str]:
-    """`steps: 160 here, 200 there` for every value that differs."""
-    mine, other = asdict(ours), asdict(theirs)
-    return [
-        f"{name}: {mine[name]} now, {other[name]} before"
-        for name in mine
-        if mine[name] != other[name]
-    ]
+def _migrated(values: Values) -> Values:
+    version = values.get("version")
+    known = isinstance(version, int) and not isinstance(version, bool)
+    while known and version in _MIGRATIONS and version < PLAN_VERSION:
+        values, version = _MIGRATIONS[version](values), version + 1
+    if not known or version != PLAN_VERSION:
+        raise UserError(
+            f"The plan has version {version}.",
+            f"This version of Tandem reads version {PLAN_VERSION}"
+            + (f" and, from before it, {sorted(_MIGRATIONS)}." if _MIGRATIONS else "."),
+            "Make the plan again, or install the version that wrote it.",
+        )
+    return values | {"version": PLAN_VERSION}
 
 
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -230,10 +216,12 @@ def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:  # noqa: A
     _check(isinstance(values, Mapping), where.removesuffix("."), values, "an object of settings")
     known = [f.name for f in fields(kind)]
     if unknown := sorted(set(values) - set(known)):
+        near = [n for name in unknown for n in get_close_matches(name, known, 1)]
+        meant = f"Is {', '.join(where + n for n in near)} meant? " if near else ""
         raise UserError(
             f"The plan has {', '.join(where + name for name in unknown)}.",
             f"Known here: {', '.join(known)}.",
-            "Check the spelling or remove it.",
+            f"{meant}Check the spelling or remove it.",
         )
     for f in fields(kind):
         if f.name in values and str(f.type) in _KINDS:

@@ -28,6 +28,11 @@ def _bumping(minimum: float, maximum: float) -> RateSettings:
     return RateSettings(rate=minimum, bump=minimum, minimum=minimum, maximum=maximum)
 
 
+MOTION = ("motion 4x", "motion 3x")
+EFFECT = "video effect"
+IMAGE_STYLE = "image style"
+LENGTH = "length extension"
+
 _AUTOMAGIC = OptimizerSettings(name="automagic", beta2=0.999, weight_decay=1e-4, clip=1.0)
 _ADAMW = OptimizerSettings(name="adamw")
 _ADAMW_8BIT = OptimizerSettings(name="adamw 8-bit")

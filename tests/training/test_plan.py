@@ -6,15 +6,24 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tandem_wan.training import plan as plans_module
+from tandem_wan.training.dataset import Counts
 from tandem_wan.training.plan import (
     LoraSettings,
     OptimizerSettings,
     RateSettings,
     TrainingPlan,
-    edited_plan,
-    plan_differences,
     plan_json,
     read_plan,
+)
+from tandem_wan.training.plan_changes import (
+    differing_values,
+    edited_plan,
+    length_changes,
+    plan_differences,
+    plan_values,
+    rank_changes,
+    rate_changes,
 )
 from tandem_wan.training.presets import PRESETS
 from tandem_wan.wan.errors import UserError
@@ -41,6 +50,8 @@ plans = st.builds(
     swap_every=count,
     save_every=count,
     seed=st.integers(0, 2**40),
+    caption_dropout=st.floats(0, 0.99),
+    allow_long=st.booleans(),
     checkpoint_blocks=st.booleans(),
     lora=st.builds(
         LoraSettings,
@@ -96,6 +107,12 @@ def test_an_unknown_key_is_refused_by_its_full_name(key, named):
     assert "Known here: " in caught.value.can_be
 
 
+def test_an_unknown_key_is_answered_with_the_nearest_that_there_is():
+    with pytest.raises(UserError) as caught:
+        read_plan(edited(lora__rnak=1))
+    assert "Is lora.rank meant?" in caught.value.to_do
+
+
 def test_all_unknown_keys_are_named_at_once():
     with pytest.raises(UserError, match=r"The plan has epochz, stepz\."):
         read_plan(edited(stepz=1, epochz=2))
@@ -118,6 +135,10 @@ IMPOSSIBLE = [
     ("optimizer__beta2", 1.0),
     ("optimizer__beta2", -0.1),
     ("shift", float("nan")),
+    ("shift", float("inf")),
+    ("high__rate", float("inf")),
+    ("lora__alpha", float("inf")),
+    ("caption_dropout", 1.0),
 ]
 
 
@@ -163,7 +184,7 @@ def test_a_value_of_the_wrong_kind_is_refused_by_name(name, value):
         read_plan(edited(**{name: value}))
 
 
-@pytest.mark.parametrize("text", ["", "{", "nonsense", "[]", "5", "null", '"plan"'])
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "nonsense", "[]", "5", "null", '"plan"'])
 def test_text_that_is_no_plan_is_refused(text):
     with pytest.raises(UserError, match="A plan is a JSON object"):
         read_plan(text)
@@ -173,6 +194,41 @@ def test_text_that_is_no_plan_is_refused(text):
 def test_a_plan_of_another_version_is_refused_with_both(version):
     with pytest.raises(UserError, match=rf"version {version}\..*reads version 1"):
         read_plan(edited(version=version))
+
+
+def test_plans_of_earlier_versions_are_carried_over_step_by_step(monkeypatch):
+    """As if version 2 had renamed a key and version 3 counted another one differently."""
+
+    def to_2(values):
+        every = values.pop("checkpoint_every", 100)
+        return {**values, "save_every": every}
+
+    def to_3(values):
+        return {**values, "steps": 2 * values["steps"]}
+
+    monkeypatch.setattr(plans_module, "PLAN_VERSION", 3)
+    monkeypatch.setattr(plans_module, "_MIGRATIONS", {1: to_2, 2: to_3})
+    old = read_plan('{"version": 1, "steps": 7, "checkpoint_every": 5}')
+    assert (old.version, old.steps, old.save_every) == (3, 14, 5)
+    middle = read_plan('{"version": 2, "steps": 7, "save_every": 5}')
+    assert (middle.version, middle.steps, middle.save_every) == (3, 14, 5)
+    assert read_plan('{"version": 3, "steps": 7}').steps == 7
+    with pytest.raises(UserError, match="checkpoint_every"):
+        read_plan('{"version": 3, "checkpoint_every": 5}')
+    for version in (0, 4, 1.0, True, "1", None):
+        with pytest.raises(UserError, match=r"reads version 3 and, from before it, \[1, 2\]"):
+            read_plan(json.dumps({"version": version}))
+
+
+def test_every_step_from_an_earlier_version_is_there():
+    assert sorted(plans_module._MIGRATIONS) == list(range(1, plans_module.PLAN_VERSION))
+
+
+def test_a_plan_from_before_a_key_was_there_has_its_default():
+    values = json.loads(plan_json(TrainingPlan()))
+    for name in ("caption_dropout", "allow_long"):
+        del values[name]
+    assert read_plan(json.dumps(values)) == TrainingPlan()
 
 
 def test_missing_keys_have_their_defaults():
@@ -240,3 +296,42 @@ def test_an_edited_plan_has_the_changes_says_so_and_nothing_else_differs():
 def test_an_edit_that_makes_no_sense_names_what_it_means(changes, said):
     with pytest.raises(UserError, match=said):
         edited_plan(TrainingPlan(), changes)
+
+
+@given(plans, plans)
+def test_the_differing_values_turn_one_plan_into_the_other(ours, theirs):
+    changes = {d.name: d.theirs for d in differing_values(ours, theirs)}
+    if "high.minimum" not in changes or "high.maximum" not in changes:
+        values = plan_values(ours) | changes
+        assert values == plan_values(theirs)
+    turned = edited_plan(ours, changes)
+    assert replace(turned, notes=()) == replace(theirs, notes=())
+    assert not differing_values(ours, replace(ours, notes=("other",)))
+
+
+def test_a_new_rank_takes_alpha_along_unless_it_is_given():
+    plan = TrainingPlan(lora=LoraSettings(rank=64, alpha=32.0))
+    assert rank_changes(plan, 16, 0.0) == {"lora.rank": 16, "lora.alpha": 8.0}
+    assert rank_changes(plan, 16, 5.0) == {"lora.rank": 16, "lora.alpha": 5.0}
+    assert rank_changes(plan, 0, 5.0) == {"lora.alpha": 5.0}
+    assert rank_changes(plan, 0, 0.0) == {}
+
+
+def test_a_new_rate_of_automagic_moves_what_was_equal_to_it():
+    preset = PRESETS["motion 4x"]
+    plan = TrainingPlan(high=preset.high, low=preset.low, optimizer=preset.optimizer)
+    high = edited_plan(plan, rate_changes(plan, "high", 3e-5)).high
+    assert high == RateSettings(rate=3e-5, bump=3e-5, minimum=3e-5, maximum=5e-4)
+    low = edited_plan(plan, rate_changes(plan, "low", 2e-4)).low
+    assert low == RateSettings(rate=2e-4, bump=2e-4, minimum=2e-4, maximum=2e-4)
+    assert rate_changes(TrainingPlan(), "low", 2e-4) == {"low.rate": 2e-4}
+
+
+def test_a_new_length_in_epochs_needs_to_know_how_much_an_epoch_shows():
+    assert length_changes(2, Counts(16, 16.0, 0.0), steps=0, epochs=18.0) == {"steps": 144}
+    assert length_changes(2, None, steps=5, epochs=0.0) == {"steps": 5}
+    assert length_changes(2, None, steps=0, epochs=0.0) == {}
+    with pytest.raises(UserError, match="no dataset is connected"):
+        length_changes(2, None, steps=0, epochs=18.0)
+    with pytest.raises(UserError, match="Set one of them to 0"):
+        length_changes(2, Counts(16, 16.0, 0.0), steps=5, epochs=18.0)

@@ -64,3 +64,18 @@ WAN21_NOTE = """### Wan 2.1, one model
 The same stack works with the one model of Wan 2.1: connect it to *model_high* alone. The row holds a
 [distilled LoRA]({}) for few steps at cfg 1.0, to be put into *models/loras*.
 """
+CHECK_NOTE = """### Check a dataset before anything is trained on it
+
+Put your clips into *input/my_clips*, with or without captions, and write your trigger. **Queue it: it needs no
+model, and changes no file.** Each node says what it found, with a fix for each finding.
+
+- *What spoils a LoRA*: clips that are broken, frozen, black, too short, cut in the middle, or copies of each other;
+and how many clips the purpose wants. The contact sheet marks them.
+- *The captions that are there*: their length, their sentence shapes, and whether the trigger stands in each of them.
+- *Captions from a template*: how they would be, beside those that are there. `write` puts them into the .txt files
+and keeps the old ones; `undo` brings those back.
+- *The plan of a run*: steps, epochs, and how often each expert sees a clip. What would spoil the run is said here,
+not after it. Below it stands a config of another trainer, judged in the same way: paste your own over the example.
+
+Mend the clips, queue again, and when all verdicts are good connect dataset and plan to the trainer.
+"""

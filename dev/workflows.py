@@ -11,6 +11,7 @@ from typing import Any
 
 from . import stack_workflows as stacks
 from .canvas import canvas_form
+from .check_workflows import check_my_dataset
 from .columns import READING, REPORTS_PX, Columns, Sampling
 from .families import MINI, PUBLIC, TINY, Family
 from .graphs import Graph
@@ -23,7 +24,7 @@ TEST_GRAPH = ROOT / "tests" / "data" / "train_and_sample.json"
 
 
 def workflows() -> dict[str, Graph]:
-    """The shipped workflows by name; those of the miniature run on any laptop, the others take public files."""
+    """The shipped workflows by name; those of the miniature run on any laptop, the others take public files or none."""
     return {
         "train_and_sample": train_and_sample(MINI),
         "train_and_sample_wan2.2_14B": train_and_sample(PUBLIC),
@@ -34,6 +35,7 @@ def workflows() -> dict[str, Graph]:
         "stack_of_loras": stacks.stack_of_loras(MINI),
         "strength_schedule": stacks.strength_schedule(MINI),
         "scenes": stacks.scenes(MINI),
+        "check_my_dataset": check_my_dataset(PUBLIC),
     }
 
 

@@ -7,13 +7,18 @@ from comfy_api.latest import ComfyExtension, io
 from .caption_report import TandemCaptionReport
 from .caption_template import TandemCaptionTemplate
 from .dataset import TandemDataset
+from .doctor import TandemDatasetDoctor
 from .host.places import register_places
 from .host.recipe_record import register_recorder
 from .host.recipe_routes import register_recipe_routes
 from .host.routes import register_routes
+from .host_dataset import TandemDatasetFromHost, TandemDatasetToHost
 from .interop import TandemFromLoraStack, TandemToLoraStack
 from .job import TandemJobControl, TandemJobResult
 from .plan import TandemAutoParameters, TandemEditPlan
+from .plan_files import TandemComparePlans, TandemLoadPlan, TandemSavePlan
+from .plan_form import TandemPlanForm
+from .plan_interop import TandemExportPlan, TandemImportPlan
 from .recipes import TandemLoadStack, TandemSaveStack, TandemStackFromVideo
 from .sampler import TandemDualSampler
 from .save_lora import TandemSaveLora
@@ -22,6 +27,7 @@ from .stack import TandemApplyStack, TandemLoraStack
 from .strength import TandemStrengthSchedule
 from .text_encoder import TandemTextEncoderLoader
 from .trainer import TandemTrainer
+from .trigger_check import TandemTriggerCheck
 
 
 class TandemExtension(ComfyExtension):
@@ -34,10 +40,20 @@ class TandemExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             TandemDataset,
+            TandemDatasetFromHost,
+            TandemDatasetToHost,
             TandemCaptionTemplate,
             TandemCaptionReport,
+            TandemTriggerCheck,
+            TandemDatasetDoctor,
             TandemAutoParameters,
             TandemEditPlan,
+            TandemPlanForm,
+            TandemSavePlan,
+            TandemLoadPlan,
+            TandemComparePlans,
+            TandemExportPlan,
+            TandemImportPlan,
             TandemTrainer,
             TandemJobResult,
             TandemJobControl,

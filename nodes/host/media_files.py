@@ -10,7 +10,7 @@ import folder_paths
 
 from ...wan.errors import UserError
 from .media_tags import PICTURES, VIDEOS
-from .places import jobs_root
+from .places import cache_folder, jobs_root
 
 MOST_OUTPUTS = 200
 
@@ -48,14 +48,14 @@ def media_path(name: str | None) -> Path:
 
 
 def _outputs() -> list[tuple[float, str]]:
-    """(time of change, name) of each file below the output folder, but for those of runs."""
+    """(time of change, name) of each file below the output folder, but for those of runs and of the cache."""
     # The host asks whenever it needs the node's schema, and an output folder may hold ten thousand files.
     found, waiting = [], [(folder_paths.get_output_directory(), "")]
     while waiting:
         folder, below = waiting.pop()
         for entry in _entries(folder):
             if entry.is_dir(follow_symlinks=False):
-                if Path(entry.path) != jobs_root():
+                if Path(entry.path) not in (jobs_root(), cache_folder()):
                     waiting.append((entry.path, f"{below}{entry.name}/"))
             elif _is_media(entry.name) and entry.is_file():  # false for a link to nothing
                 found.append((entry.stat().st_mtime, below + entry.name))

@@ -52,7 +52,7 @@ def _training(name):
     """More steps than two hundred alternations leave time for, each a single micro-batch."""
     graph = training_graph(name)
     plan, trainer = (number_of(graph, t) for t in ("Plan of the run", "Train both experts"))
-    changes = {"steps": 50_000, "accumulate": 1, "save_every": 50_000}
+    changes = {"steps": 50_000, "accumulate": 1, "save_every": 50_000, "allow_long": True}
     graph["edit"] = {
         "class_type": "TandemEditPlan",
         "inputs": {"plan": [plan, 0], "changes": json.dumps(changes)},

@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import psutil
 import torch
 
-from ..training.cache_files import entry_key
-from ..training.latent_cache import EntryReader, LatentCache
+from ..training.cache.files import entry_key
+from ..training.cache.latent_cache import EntryReader, LatentCache
 from ..training.loop import ExpertTrainer
-from ..training.plan import TrainingPlan
+from ..training.plans.plan import TrainingPlan
 from ..training.samples import CachedSamples, ClipKeys, ViewKeys, stack_batch
 from ..wan.expert import LinearShape
 

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from ..training.loop import build_trainers, train
-from ..training.plan import LoraSettings, OptimizerSettings, RateSettings, TrainingPlan
+from ..training.plans.plan import LoraSettings, OptimizerSettings, RateSettings, TrainingPlan
 from ..wan.families import sigma_range
 from ..wan.miniature.layouts import TransformerSize
 from .in_host import import_comfy, load_pair, random_clips

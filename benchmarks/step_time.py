@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..training.loop import ExpertTrainer, build_trainers, train
-from ..training.plan import LoraSettings, OptimizerSettings, RateSettings, TrainingPlan
+from ..training.plans.plan import LoraSettings, OptimizerSettings, RateSettings, TrainingPlan
 from ..wan.families import sigma_range
 from ..wan.miniature.layouts import TransformerSize
 from .in_host import import_comfy, load_pair, random_clips

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from ..training.dataset import ONE_SIZE, DatasetSettings
-from ..training.dataset_reader import load_dataset
-from ..training.latent_cache import LatentCache
+from ..training.cache.latent_cache import LatentCache
+from ..training.data.dataset import ONE_SIZE, DatasetSettings
+from ..training.data.reader import load_dataset
 from ..training.loop import ExpertTrainer, build_trainers
-from ..training.plan import OptimizerSettings, RateSettings, TrainingPlan
+from ..training.plans.plan import OptimizerSettings, RateSettings, TrainingPlan
 from ..training.samples import EncodedClip, Samples
 from ..wan.families import sigma_range
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..training.caption_findings import GOOD_WORDS, LONGEST
+from ..training.captions.findings import GOOD_WORDS, LONGEST
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..training.caption_report import CaptionReport
+    from ..training.captions.report import CaptionReport
 
 WORDS, TRIGGER, TOKENS, LIMITS = "#2e86ab", "#d1495b", "#444444", "#222222"
 MANY = 100

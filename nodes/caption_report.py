@@ -6,9 +6,9 @@ import comfy.sd
 import torch
 from comfy_api.latest import io, ui
 
-from ..training.caption_findings import Finding, token_finding, trigger_token_finding
-from ..training.caption_report import CaptionReport, caption_report
-from ..training.dataset import Dataset
+from ..training.captions.findings import Finding, token_finding, trigger_token_finding
+from ..training.captions.report import CaptionReport, caption_report
+from ..training.data.dataset import Dataset
 from ..wan.trigger_check import check_trigger
 from ..wan.trigger_suggestions import suggest_triggers
 from . import sockets

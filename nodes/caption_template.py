@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..training.caption_files import undo_captions, write_captions
-from ..training.caption_preview import caption_preview, captions_there, undone_text, written_text
-from ..training.caption_table import parse_table
-from ..training.captions import make_captions, parse_slots, parse_templates
-from ..training.dataset import Dataset
+from ..training.captions.files import undo_captions, write_captions
+from ..training.captions.preview import caption_preview, captions_there, undone_text, written_text
+from ..training.captions.table import parse_table
+from ..training.captions.templates import make_captions, parse_slots, parse_templates
+from ..training.data.dataset import Dataset
 from . import sockets
 from .host.progress import node_text
 

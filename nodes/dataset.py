@@ -6,11 +6,11 @@ import logging
 
 from comfy_api.latest import io
 
-from ..training.dataset import CLIP_MODES, FITS, KEEP_ASPECT, MEDIA, Dataset, DatasetSettings
-from ..training.dataset_join import joined
-from ..training.dataset_reader import find_media, folder_stamp, load_dataset
-from ..training.dataset_report import dataset_report
-from ..training.file_notes import FileNotes
+from ..training.data.dataset import CLIP_MODES, FITS, KEEP_ASPECT, MEDIA, Dataset, DatasetSettings
+from ..training.data.file_notes import FileNotes
+from ..training.data.join import joined
+from ..training.data.reader import find_media, folder_stamp, load_dataset
+from ..training.data.report import dataset_report
 from ..wan.shapes import checked_clip_size
 from . import sockets
 from .host.places import cache_folder, dataset_folder

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io, ui
 
-from ..training.contact_sheet import contact_sheet
-from ..training.dataset import Dataset
-from ..training.doctor import examine
-from ..training.doctor_guidance import ANY, PRESETS
+from ..training.data.dataset import Dataset
+from ..training.doctor.contact_sheet import contact_sheet
+from ..training.doctor.examination import examine
+from ..training.doctor.guidance import ANY, PRESETS
 from . import sockets
 from .host.progress import counting, node_text
 

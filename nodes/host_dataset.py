@@ -10,11 +10,11 @@ import torch
 from comfy_api.latest import Input, io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..training.dataset import KEEP_ASPECT, Clip, Dataset, DatasetSettings
-from ..training.dataset_join import joined
-from ..training.dataset_media import Medium, media_dataset
-from ..training.dataset_report import dataset_report
-from ..training.file_notes import FileNotes
+from ..training.data.dataset import KEEP_ASPECT, Clip, Dataset, DatasetSettings
+from ..training.data.file_notes import FileNotes
+from ..training.data.join import joined
+from ..training.data.media import Medium, media_dataset
+from ..training.data.report import dataset_report
 from ..wan.errors import UserError
 from ..wan.shapes import checked_clip_size
 from . import sockets

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..training.budget import make_plan, require_one_length
-from ..training.dataset import Dataset
-from ..training.estimate_report import estimate_report
-from ..training.plan import TrainingPlan
-from ..training.plan_changes import check_names, edited_plan
-from ..training.plan_summary import full_summary
-from ..training.presets import PRESET_NAMES
+from ..training.data.dataset import Dataset
+from ..training.plans.budget import make_plan, require_one_length
+from ..training.plans.changes import check_names, edited_plan
+from ..training.plans.estimate_report import estimate_report
+from ..training.plans.plan import TrainingPlan
+from ..training.plans.presets import PRESET_NAMES
+from ..training.plans.summary import full_summary
 from ..wan.errors import UserError
 from ..wan.families import FAMILIES
 from . import sockets

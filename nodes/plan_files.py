@@ -7,12 +7,12 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..training.dataset import Dataset
-from ..training.limits import dataset_findings
-from ..training.plan import TrainingPlan, plan_json, read_plan
-from ..training.plan_compare import compare_plans
-from ..training.plan_files import load_plan, plan_names, plan_path, save_plan
-from ..training.plan_summary import plan_summary, settings_line
+from ..training.data.dataset import Dataset
+from ..training.plans.compare import compare_plans
+from ..training.plans.files import load_plan, plan_names, plan_path, save_plan
+from ..training.plans.limits import dataset_findings
+from ..training.plans.plan import TrainingPlan, plan_json, read_plan
+from ..training.plans.summary import plan_summary, settings_line
 from ..wan.errors import UserError
 from . import sockets
 from .host.progress import node_text

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..training.budget import require_one_length
-from ..training.dataset import Counts, Dataset
-from ..training.limits import dataset_findings
+from ..training.data.dataset import Counts, Dataset
 from ..training.optimizers import AVAILABLE
-from ..training.plan import TRAINED, TrainingPlan
-from ..training.plan_changes import (
-    Values,
-    edited_plan,
-    length_changes,
-    rank_changes,
-    rate_changes,
-)
-from ..training.plan_summary import plan_summary, settings_line
+from ..training.plans.budget import require_one_length
+from ..training.plans.changes import Values, edited_plan, length_changes, rank_changes, rate_changes
+from ..training.plans.limits import dataset_findings
+from ..training.plans.plan import TRAINED, TrainingPlan
+from ..training.plans.summary import plan_summary, settings_line
 from . import sockets
 from .host.progress import node_text
 

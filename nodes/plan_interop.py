@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..training.dataset import Dataset, DatasetSettings
+from ..training.data.dataset import Dataset, DatasetSettings
 from ..training.interop.documents import TRAINERS, read_documents
 from ..training.interop.plans import Export, export_plan, import_plan
 from ..training.interop.report import import_report
 from ..training.interop.saving import save_files
-from ..training.plan import TrainingPlan
+from ..training.plans.plan import TrainingPlan
 from ..wan.lora.recipe_store import checked_name
 from . import sockets
 from .host.places import exported_plans_root

@@ -9,8 +9,8 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..training.job import Job, checked_name
-from ..training.limits import dataset_findings
-from ..training.plan_summary import plan_summary
+from ..training.plans.limits import dataset_findings
+from ..training.plans.summary import plan_summary
 from ..training.plots import loss_plot
 from ..training.watch import loss_line
 from . import sockets
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP, VAE
     from PIL import Image
 
-    from ..training.dataset import Dataset
-    from ..training.plan import TrainingPlan
+    from ..training.data.dataset import Dataset
+    from ..training.plans.plan import TrainingPlan
     from ..training.seat import GiveBack
 
 MODES = ["background", "wait"]

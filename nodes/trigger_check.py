@@ -6,7 +6,7 @@ import comfy.sd
 import torch
 from comfy_api.latest import io, ui
 
-from ..training.dataset import TRIGGER_SLOT, Dataset
+from ..training.data.dataset import TRIGGER_SLOT, Dataset
 from ..wan.errors import UserError
 from ..wan.trigger_check import SENTENCE, check_trigger
 from ..wan.trigger_suggestions import suggest_triggers

@@ -18,8 +18,8 @@ from ..wan.errors import UserError
 from ..wan.families import Role
 from .checkpoints import CheckpointStore
 from .events import CheckpointSaved, Event, Listener, StateChanged, StepDone
-from .plan import TrainingPlan, plan_json, read_plan
-from .plan_changes import plan_differences
+from .plans.changes import plan_differences
+from .plans.plan import TrainingPlan, plan_json, read_plan
 from .records import (
     EVENTS,
     LOCK,

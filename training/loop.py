@@ -18,7 +18,7 @@ from ..wan.flow import mix, velocity_target
 from ..wan.lora.adapters import AdapterSet, new_adapters, pick_layers
 from .events import Finding, Listener, StepDone
 from .optimizers import Automagic, build_optimizer, mean_rate
-from .plan import TrainingPlan
+from .plans.plan import TrainingPlan
 from .preview import Preview
 from .samples import EncodedClip, Samples, as_samples, stack_batch
 from .schedule import (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from .plan import OptimizerSettings, RateSettings
+from .plans.plan import OptimizerSettings, RateSettings
 
 # Adapters are float32 here, so Kahan summation would change nothing; 8-bit states save little at LoRA size.
 STAND_INS = {

@@ -18,7 +18,7 @@ from ..wan.expert import Expert
 from ..wan.families import Role
 from ..wan.flow import warp
 from ..wan.lora.adapters import AdapterSet
-from .plan import TrainingPlan
+from .plans.plan import TrainingPlan
 from .samples import EncodedClip, stack_batch
 from .schedule import generator_for
 from .seat import Seat

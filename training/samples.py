@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..wan.conditions import ImageCondition, start_frame_mask
 from ..wan.shapes import LatentSize
-from .latent_cache import EntryReader
+from .cache.latent_cache import EntryReader
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from ..wan.errors import UserError
 from ..wan.families import Role, sigma_range
 from ..wan.flow import share_above
 from ..wan.timesteps import draw_sigmas
-from .plan import TrainingPlan
+from .plans.plan import TrainingPlan
 
 GOLDEN = (5**0.5 - 1) / 2
 STRATA = 16

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...training.cache_files import entry_key
-from ...training.dataset import Clip
+from ...training.cache.files import entry_key
+from ...training.data.dataset import Clip
 from ...training.samples import ViewKeys
 from ...wan.video import View
 from . import wan_models

@@ -19,8 +19,8 @@ import torch
 from comfy_api.latest import Input, InputImpl, Types
 from PIL import Image
 
-from ...training.dataset import Clip, Dataset
-from ...training.dataset_media import Medium
+from ...training.data.dataset import Clip, Dataset
+from ...training.data.media import Medium
 from ...wan.errors import UserError
 from ...wan.shapes import ClipSize
 from ...wan.video import View, read_clip

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from ...training.dataset import Clip
-from ...training.dataset_facts import digest_of
-from ...training.encoding_progress import EncodingProgress
+from ...training.cache.latent_cache import EntryReader, LatentCache
+from ...training.cache.progress import EncodingProgress
+from ...training.data.dataset import Clip
+from ...training.data.facts import digest_of
 from ...training.events import Listener
-from ...training.latent_cache import EntryReader, LatentCache
 from ...training.samples import CachedSamples, ClipKeys, ViewKeys
 from ...training.turns import Turns, in_turn
 from ...wan.conditions import start_frame_mask, start_frame_video

@@ -14,8 +14,8 @@ import comfy.model_management as management
 import folder_paths
 import torch
 
-from ...training.estimate_report import Machine
-from ...training.network_sizes import WAN_14B, NetworkSize
+from ...training.plans.estimate_report import Machine
+from ...training.plans.network_sizes import WAN_14B, NetworkSize
 from .wan_models import linear_layers, require_wan
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ...training.latent_cache import LIMIT_GIB, LatentCache
+from ...training.cache.latent_cache import LIMIT_GIB, LatentCache
 from ...wan.errors import UserError
 
 LIMIT_VARIABLE = "TANDEM_CACHE_GIB"

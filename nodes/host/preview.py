@@ -10,9 +10,9 @@ from functools import partial
 import torch
 from comfy_api.latest import InputImpl, Types
 
+from ...training.cache.latent_cache import LatentCache
 from ...training.events import Finding, PreviewMade
 from ...training.job import Job
-from ...training.latent_cache import LatentCache
 from ...training.preview import Preview, can_preview
 from ...training.samples import Samples
 from ...training.turns import Turns, in_turn

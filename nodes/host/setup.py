@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...training.dataset import TRIGGER_SLOT, Dataset, unfilled_captions
-from ...training.limits import require_allowed
+from ...training.data.dataset import TRIGGER_SLOT, Dataset, unfilled_captions
 from ...training.optimizers import AVAILABLE, STAND_INS
-from ...training.plan import TrainingPlan
+from ...training.plans.limits import require_allowed
+from ...training.plans.plan import TrainingPlan
 from ...wan.errors import UserError
 from ...wan.families import A14B, AUTO, BOUNDARIES, Role, Task, resolve_family
 from . import wan_models

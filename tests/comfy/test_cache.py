@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 from tandem_wan.dev import training_rig as rig
-from tandem_wan.training.cache_files import entry_path
-from tandem_wan.training.latent_cache import LatentCache
+from tandem_wan.training.cache.files import entry_path
+from tandem_wan.training.cache.latent_cache import LatentCache
 from tandem_wan.training.loop import train
 from tandem_wan.training.turns import RunStopped, Turns
 from tandem_wan.wan.errors import UserError

@@ -15,7 +15,7 @@ CAPTION = "A woman turns slowly into a MERMAID while the camera stands still."
 
 
 def dataset(captions, trigger="MERMAID"):
-    from tandem_wan.training.dataset import Clip, Dataset
+    from tandem_wan.training.data.dataset import Clip, Dataset
     from tandem_wan.wan.shapes import ClipSize
 
     clips = tuple(
@@ -74,7 +74,7 @@ def test_another_kind_of_text_encoder_is_refused(node, comfy):
 
 def test_a_longer_caption_has_a_higher_bar_and_the_trigger_its_dot_at_its_word(comfy):
     from tandem_wan.nodes.caption_plot import TRIGGER, WORDS, caption_plot
-    from tandem_wan.training.caption_report import caption_report
+    from tandem_wan.training.captions.report import caption_report
 
     short, long = "MERMAID swims here", "the " * 17 + "MERMAID swims here"
     picture = caption_plot(caption_report(dataset([short, long])))

@@ -10,7 +10,7 @@ TEMPLATE = "A {person} turns into a {trigger}."
 
 @pytest.fixture
 def dataset(comfy, tmp_path):
-    from tandem_wan.training.dataset import Clip, Dataset
+    from tandem_wan.training.data.dataset import Clip, Dataset
     from tandem_wan.wan.shapes import ClipSize
 
     (tmp_path / "a.txt").write_text("old", encoding="utf-8")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from tandem_wan.dev import training_rig as rig
-from tandem_wan.training.dataset import ONE_SIZE, DatasetSettings
-from tandem_wan.training.dataset_reader import load_dataset
-from tandem_wan.training.latent_cache import LatentCache
+from tandem_wan.training.cache.latent_cache import LatentCache
+from tandem_wan.training.data.dataset import ONE_SIZE, DatasetSettings
+from tandem_wan.training.data.reader import load_dataset
 from tandem_wan.wan.video import read_clip
 
 pytestmark = pytest.mark.comfy

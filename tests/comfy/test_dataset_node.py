@@ -66,7 +66,7 @@ def test_two_triggers_in_a_chain_are_refused(node, pictures):
 
 
 def test_the_defaults_of_the_node_are_those_of_the_settings(node):
-    from tandem_wan.training.dataset import DatasetSettings
+    from tandem_wan.training.data.dataset import DatasetSettings
 
     settings = {field.name: field.default for field in fields(DatasetSettings)}
     inputs = {i.id: getattr(i, "default", None) for i in node.GET_SCHEMA().inputs}

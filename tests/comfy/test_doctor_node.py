@@ -12,8 +12,8 @@ pytestmark = pytest.mark.comfy
 
 @pytest.fixture
 def dataset(clips):
-    from tandem_wan.training.dataset import DatasetSettings
-    from tandem_wan.training.dataset_reader import load_dataset
+    from tandem_wan.training.data.dataset import DatasetSettings
+    from tandem_wan.training.data.reader import load_dataset
 
     settings = DatasetSettings(folder=clips, width=64, height=64, frames=9)
     return load_dataset(settings)
@@ -29,8 +29,8 @@ def node(monkeypatch, tmp_path):
 
 
 def test_it_hands_out_the_report_the_sheet_and_the_verdict(node, dataset):
-    from tandem_wan.training.contact_sheet import contact_sheet
-    from tandem_wan.training.doctor import examine
+    from tandem_wan.training.doctor.contact_sheet import contact_sheet
+    from tandem_wan.training.doctor.examination import examine
 
     output = node.execute(dataset)
     report, sheet, verdict = output.result
@@ -63,7 +63,7 @@ def test_progress_and_the_findings_stand_under_the_node(node, dataset, monkeypat
 
 def test_the_presets_on_the_node_are_those_of_the_doctor(comfy):
     from tandem_wan.nodes.doctor import TandemDatasetDoctor
-    from tandem_wan.training.doctor_guidance import PRESETS
+    from tandem_wan.training.doctor.guidance import PRESETS
 
     (preset,) = (i for i in TandemDatasetDoctor.define_schema().inputs if i.id == "preset")
     assert tuple(preset.options) == PRESETS and preset.default == "any"

@@ -46,7 +46,7 @@ def read(comfy):
 
 
 def dataset(count=16):
-    from tandem_wan.training.dataset import Clip, Dataset
+    from tandem_wan.training.data.dataset import Clip, Dataset
     from tandem_wan.wan.shapes import ClipSize
 
     clips = tuple(
@@ -59,7 +59,7 @@ def dataset(count=16):
 
 @pytest.mark.parametrize("trainer", ["diffusion-pipe", "ai-toolkit", "musubi-tuner"])
 def test_what_one_node_writes_the_other_reads(export, read, output, trainer):
-    from tandem_wan.training.plan import TrainingPlan
+    from tandem_wan.training.plans.plan import TrainingPlan
 
     plan = TrainingPlan(steps=333, seed=7)
     text, report = export.execute(plan, trainer, dataset(), "mermaid").result
@@ -73,7 +73,7 @@ def test_what_one_node_writes_the_other_reads(export, read, output, trainer):
 
 
 def test_without_a_name_nothing_is_written(export, output):
-    from tandem_wan.training.plan import TrainingPlan
+    from tandem_wan.training.plans.plan import TrainingPlan
 
     export.execute(TrainingPlan(), "ai-toolkit")
     assert not output.exists()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from tandem_wan.dev import training_rig as rig
-from tandem_wan.training.budget import make_plan
-from tandem_wan.training.dataset import Clip, Dataset
-from tandem_wan.training.plan import TrainingPlan, plan_json
+from tandem_wan.training.data.dataset import Clip, Dataset
+from tandem_wan.training.plans.budget import make_plan
+from tandem_wan.training.plans.plan import TrainingPlan, plan_json
 from tandem_wan.wan.errors import UserError
 from tandem_wan.wan.shapes import ClipSize
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -220,7 +220,7 @@ def test_250_epochs_stop_the_trainer_before_anything_of_the_model_is_looked_at(c
 def test_operations_of_a_training_step_are_those_that_torch_counts(pair, encoded, recompute):
     """Forward, backward, adapters and recomputed blocks of the host's own network, to the last operation."""
     from tandem_wan.nodes.host.machine import network_of
-    from tandem_wan.training.estimate import sample_flops
+    from tandem_wan.training.plans.estimate import sample_flops
 
     plan = rig.plan(checkpoint_blocks=recompute)
     trainer = rig.trainers(plan, pair, encoded[:1])["high_noise"]
@@ -237,7 +237,7 @@ def test_operations_of_a_training_step_are_those_that_torch_counts(pair, encoded
 @pytest.mark.parametrize("recompute", [False, True])
 def test_what_a_step_keeps_for_the_backward_pass_is_what_autograd_keeps(pair, encoded, recompute):
     from tandem_wan.nodes.host.machine import network_of
-    from tandem_wan.training.estimate import kept_bytes
+    from tandem_wan.training.plans.estimate import kept_bytes
 
     plan = rig.plan(checkpoint_blocks=recompute)
     trainer = rig.trainers(plan, pair, encoded[:1])["high_noise"]
@@ -277,8 +277,8 @@ def test_the_connected_networks_size_is_its_own(pair):
 def test_the_cache_on_disk_is_what_was_estimated(pair, vae, clip, clips, tmp_path):
     from tandem_wan.nodes.host.encode import encoded_dataset
     from tandem_wan.nodes.host.machine import network_of
-    from tandem_wan.training.estimate import disk_bytes
-    from tandem_wan.training.latent_cache import LatentCache
+    from tandem_wan.training.cache.latent_cache import LatentCache
+    from tandem_wan.training.plans.estimate import disk_bytes
 
     prepared = rig.setup(pair, vae, clip, clips)
     with encoded_dataset(prepared, LatentCache(tmp_path)):

@@ -70,7 +70,7 @@ def node(comfy, monkeypatch, tmp_path):
 
 
 def dataset(captions, trigger=""):
-    from tandem_wan.training.dataset import Clip, Dataset
+    from tandem_wan.training.data.dataset import Clip, Dataset
     from tandem_wan.wan.shapes import ClipSize
 
     clips = tuple(
@@ -118,7 +118,7 @@ def test_the_tokenizer_of_the_hosts_tiny_encoder_works_too(node, clip):
 
 
 def test_the_dataset_brings_the_trigger_and_the_captions_that_it_collides_with(node, encoder):
-    from tandem_wan.training.dataset import Dataset
+    from tandem_wan.training.data.dataset import Dataset
 
     alike = dataset(["A person turns into a MERMAID."] * 3, "MERMAID")
     assert node.execute(encoder, dataset=alike).result[0].startswith("GOOD")

@@ -21,7 +21,7 @@ from hypothesis import settings
 from tandem_wan.training.events import CheckpointSaved
 from tandem_wan.training.job import Identity, Job, open_job
 from tandem_wan.training.loop import ExpertTrainer, build_trainers, train
-from tandem_wan.training.plan import (
+from tandem_wan.training.plans.plan import (
     LoraSettings,
     OptimizerSettings,
     RateSettings,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from tandem_wan.training.events import CheckpointSaved, StateChanged, StepDone
 from tandem_wan.training.job import Identity, Job, checked_name, open_job
-from tandem_wan.training.plan import RateSettings, TrainingPlan, read_plan
+from tandem_wan.training.plans.plan import RateSettings, TrainingPlan, read_plan
 from tandem_wan.wan.errors import UserError
 
 IDENTITY = Identity(

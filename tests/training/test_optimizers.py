@@ -15,7 +15,7 @@ from tandem_wan.training.optimizers import (
     build_optimizer,
     mean_rate,
 )
-from tandem_wan.training.plan import OptimizerSettings, RateSettings
+from tandem_wan.training.plans.plan import OptimizerSettings, RateSettings
 
 
 def parameter(*shape: int, seed: int = 0) -> torch.nn.Parameter:

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tandem_wan.training.cache_files import entry_key, entry_path
-from tandem_wan.training.latent_cache import EntryReader, LatentCache
+from tandem_wan.training.cache.files import entry_key, entry_path
+from tandem_wan.training.cache.latent_cache import EntryReader, LatentCache
 from tandem_wan.training.loop import train
 from tandem_wan.training.samples import (
     CachedSamples,

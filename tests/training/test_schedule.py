@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tandem_wan.training.plan import TrainingPlan
+from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.schedule import (
     STRATA,
     BatchOrder,

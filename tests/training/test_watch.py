@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tandem_wan.training.events import CheckpointSaved, ClipEncoded, StepDone
 from tandem_wan.training.job import Identity, open_job
-from tandem_wan.training.plan import TrainingPlan
+from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.watch import (
     PACE_STEPS,
     RunWatch,

@@ -13,8 +13,8 @@ import yaml
 
 from ...wan.errors import UserError
 from ...wan.families import A14B, BOUNDARIES, SINGLE
-from ..dataset import Counts, DatasetSettings
-from ..plan import RateSettings, TrainingPlan
+from ..data.dataset import Counts, DatasetSettings
+from ..plans.plan import RateSettings, TrainingPlan
 from .ai_toolkit_data import read_data, write_data
 from .documents import AI_TOOLKIT, Document
 from .draft import Draft, Values

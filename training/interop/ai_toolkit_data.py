@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...wan.errors import UserError
-from ..dataset import KEEP_ASPECT, ONE_SIZE, DatasetSettings
+from ..data.dataset import KEEP_ASPECT, ONE_SIZE, DatasetSettings
 from .draft import Draft, Values
 from .keys import Keys, Reasons, sort_left
 from .sizes import PLACEHOLDER, four_k_plus_1, multiple_of_16, side

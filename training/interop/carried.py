@@ -13,8 +13,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..dataset import DatasetSettings
-from ..plan import TrainingPlan, plan_json, read_plan
+from ..data.dataset import DatasetSettings
+from ..plans.plan import TrainingPlan, plan_json, read_plan
 from .draft import Draft, Values
 
 _LINE = re.compile(r"^# tandem: (\{.*\})\s*$", re.M)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...wan.families import Role
-from ..dataset import Counts, DatasetSettings
-from ..plan import TrainingPlan
+from ..data.dataset import Counts, DatasetSettings
+from ..plans.plan import TrainingPlan
 from ..schedule import expert_steps
 from .diffusion_pipe_data import CLIP_MODES, read_data, write_data
 from .documents import DATA, DIFFUSION_PIPE, Document

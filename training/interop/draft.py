@@ -9,8 +9,8 @@ from typing import Any
 
 from ...wan.errors import UserError
 from ...wan.families import A14B, BOUNDARIES, SINGLE, Role
-from ..dataset import Counts
-from ..limits import OPTIMUM_EPOCHS
+from ..data.dataset import Counts
+from ..plans.limits import OPTIMUM_EPOCHS
 from .documents import Document
 
 Values = dict[str, Any]

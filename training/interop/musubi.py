@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...wan.families import A14B, SINGLE, Role
-from ..dataset import Counts, DatasetSettings
-from ..plan import TrainingPlan
+from ..data.dataset import Counts, DatasetSettings
+from ..plans.plan import TrainingPlan
 from ..schedule import expert_steps
 from .documents import DATA, MUSUBI, Document
 from .draft import Draft, RunDraft, Values, default_boundary, given_counts, merge_runs

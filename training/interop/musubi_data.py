@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...wan.errors import UserError
-from ..dataset import KEEP_ASPECT, ONE_SIZE, DatasetSettings
+from ..data.dataset import KEEP_ASPECT, ONE_SIZE, DatasetSettings
 from .documents import Document
 from .draft import Draft, Values
 from .keys import Keys, Reasons, sort_left

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ...wan.errors import UserError
-from ..dataset import Counts, DatasetSettings
-from ..plan import TrainingPlan
+from ..data.dataset import Counts, DatasetSettings
+from ..plans.plan import TrainingPlan
 from . import ai_toolkit, diffusion_pipe, musubi
 from .carried import (
     kept_lines,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..dataset import Counts, DatasetSettings
-from ..limits import findings_text, plan_findings
+from ..data.dataset import Counts, DatasetSettings
+from ..plans.limits import findings_text, plan_findings
 from ..schedule import expert_steps
 from .plans import Import
 

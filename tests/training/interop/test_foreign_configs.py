@@ -10,11 +10,11 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tandem_wan.training.dataset import Counts
+from tandem_wan.training.data.dataset import Counts
 from tandem_wan.training.interop.documents import LONGEST
 from tandem_wan.training.interop.plans import import_plan
 from tandem_wan.training.interop.report import import_report
-from tandem_wan.training.plan import RateSettings
+from tandem_wan.training.plans.plan import RateSettings
 from tandem_wan.wan.errors import UserError
 
 LONG_RUN = """

@@ -10,11 +10,11 @@ from statistics import NormalDist
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tandem_wan.training.dataset import DatasetSettings
+from tandem_wan.training.data.dataset import DatasetSettings
 from tandem_wan.training.interop.documents import read_documents
 from tandem_wan.training.interop.musubi import LOGISTIC
 from tandem_wan.training.interop.plans import export_plan
-from tandem_wan.training.plan import LoraSettings, OptimizerSettings, TrainingPlan
+from tandem_wan.training.plans.plan import LoraSettings, OptimizerSettings, TrainingPlan
 
 LISTS = Path(__file__).parents[2] / "data" / "peer_keys"
 plans = st.builds(

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tandem_wan.training.dataset import CLIP_MODES, FITS, MEDIA, Counts, DatasetSettings
+from tandem_wan.training.data.dataset import CLIP_MODES, FITS, MEDIA, Counts, DatasetSettings
 from tandem_wan.training.interop.documents import TRAINERS
 from tandem_wan.training.interop.names import ATTENTION
 from tandem_wan.training.interop.plans import export_plan, import_plan
-from tandem_wan.training.plan import (
+from tandem_wan.training.plans.plan import (
     LoraSettings,
     OptimizerSettings,
     RateSettings,
     TrainingPlan,
 )
-from tandem_wan.training.presets import PRESETS
+from tandem_wan.training.plans.presets import PRESETS
 from tandem_wan.wan.lora.adapters import DEFAULT_TARGETS
 
 positive = st.floats(1e-8, 10.0)

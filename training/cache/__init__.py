@@ -1,0 +1,1 @@
+"""What clips and captions were encoded to, on disk."""

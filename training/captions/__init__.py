@@ -1,0 +1,1 @@
+"""Captions: made from templates, written with a way back, and judged."""

@@ -1,0 +1,1 @@
+"""Folders of clips, pictures and captions become a dataset."""

@@ -1,0 +1,1 @@
+"""What is wrong with a dataset's clips, found in one pass over them."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from comfy_api.latest import io
+import torch
+from comfy_api.latest import io, ui
 
 from ..training.data.dataset import Dataset
 from ..training.plans.budget import make_plan, require_one_length
@@ -19,6 +20,7 @@ from ..wan.families import FAMILIES
 from . import sockets
 from .host.machine import measured_for
 from .host.progress import node_text
+from .plan_plot import plan_plot
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -97,6 +99,7 @@ class TandemAutoParameters(io.ComfyNode):
             outputs=[
                 sockets.Plan.Output(display_name="plan"),
                 io.String.Output(display_name="summary"),
+                io.Image.Output(display_name="plot"),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -121,7 +124,8 @@ class TandemAutoParameters(io.ComfyNode):
         lines = [full_summary(plan, dataset), *estimate_report(plan, dataset, network, machine)]
         summary = "\n".join(lines)
         node_text(cls.hidden.unique_id, summary)
-        return io.NodeOutput(plan, summary)
+        plot = torch.from_numpy(plan_plot(plan, dataset.counts())).float()[None] / 255
+        return io.NodeOutput(plan, summary, plot, ui=ui.PreviewImage(plot, cls=cls))
 
 
 class TandemEditPlan(io.ComfyNode):

@@ -51,6 +51,8 @@ def nodes(comfy, monkeypatch, tmp_path):
 
     class NoHidden:
         unique_id = None
+        prompt = None
+        extra_pnginfo = None
 
     for node in (Nodes.auto, Nodes.edit, Nodes.form, Nodes.save, Nodes.load, Nodes.compare):
         monkeypatch.setattr(node, "hidden", NoHidden, raising=False)
@@ -58,7 +60,7 @@ def nodes(comfy, monkeypatch, tmp_path):
 
 
 def test_the_summary_has_budget_reasons_warnings_and_an_estimate(nodes):
-    plan, summary = run(nodes.auto, dataset=dataset(), preset="video effect")
+    plan, summary, _ = run(nodes.auto, dataset=dataset(), preset="video effect")
     assert plan == make_plan(dataset(), "video effect")
     assert "160 steps (320 iterations at batch 1, accumulate 2; 20.0 epochs" in summary
     assert "  steps 160: 20 epochs: first signs at 5" in summary
@@ -68,9 +70,9 @@ def test_the_summary_has_budget_reasons_warnings_and_an_estimate(nodes):
 
 def test_epochs_steps_and_allow_long_reach_the_plan(nodes):
     given = {"dataset": dataset(), "preset": "video effect"}
-    plan, summary = run(nodes.auto, **given, epochs=250.0)
+    plan, summary, _ = run(nodes.auto, **given, epochs=250.0)
     assert plan.steps == 2000 and "Refused: 250 epochs is 12.5 times" in summary
-    plan, summary = run(nodes.auto, **given, epochs=250.0, allow_long=True)
+    plan, summary, _ = run(nodes.auto, **given, epochs=250.0, allow_long=True)
     assert plan.allow_long and "Warning: 250 epochs is 12.5 times" in summary
     assert run(nodes.auto, **given, steps=77)[0].steps == 77
     assert "Set one of them to 0" in nodes.auto.validate_inputs(epochs=3.0, steps=4)
@@ -78,7 +80,7 @@ def test_epochs_steps_and_allow_long_reach_the_plan(nodes):
 
 
 def test_a_connected_model_is_estimated_by_its_own_size(nodes, pair):
-    _, summary = run(nodes.auto, dataset=dataset(), preset="character", model=pair["high_noise"])
+    _, summary, _ = run(nodes.auto, dataset=dataset(), preset="character", model=pair["high_noise"])
     assert "the connected model (width 128, 4 blocks)" in summary
 
 

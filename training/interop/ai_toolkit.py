@@ -22,6 +22,7 @@ from .keys import Keys, Reasons, sort_left
 from .names import (
     ATTENTION,
     REPLACEMENT_RATE,
+    SEEDS,
     model_in,
     our_optimizer,
     second_beta,
@@ -84,7 +85,7 @@ def write(
         "type": "sd_trainer",
         "training_folder": "output",
         "device": "cuda:0",
-        "training_seed": plan.seed,
+        "training_seed": plan.seed % SEEDS,
         "network": _network(plan),
         "save": {
             "dtype": "float16",
@@ -101,9 +102,22 @@ def write(
         "meta": {"name": "[name]", "version": "1.0"},
     }
     title = f"# Tandem's plan {plan.preset!r} for ai-toolkit. Set model.name_or_path and each folder_path."
-    return {
-        "config.yaml": f"{title}\n{yaml.safe_dump(config, sort_keys=False, allow_unicode=True)}"
-    }
+    return {"config.yaml": f"{title}\n{_yaml(config)}"}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Every text on one line: a line of its own could be read as a mark of ours."""
+
+
+def _one_line(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, '"' if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _one_line)
+
+
+def _yaml(config: dict[str, Any]) -> str:
+    return yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
 
 def _network(plan: TrainingPlan) -> dict[str, Any]:
@@ -197,7 +211,7 @@ def read(documents: list[Document], counts: Counts | None, clips: int) -> Draft:
         draft.note(
             f"network.linear_alpha = {theirs!s:.20}: ai-toolkit takes the rank, {rank}, for Wan."
         )
-    values["seed"] = keys.whole("training_seed", 0)
+    values["seed"] = keys.seed("training_seed")
     read_data(keys, draft)
     draft.leave(*sort_left(keys, IGNORED))
     return draft

@@ -8,7 +8,7 @@ from typing import Any
 from ...wan.errors import UserError
 from ..data.dataset import KEEP_ASPECT, ONE_SIZE, DatasetSettings
 from .draft import Draft, Values
-from .keys import Keys, Reasons, sort_left
+from .keys import MOST_REPEATS, Keys, Reasons, sort_left
 from .sizes import PLACEHOLDER, four_k_plus_1, multiple_of_16, side
 
 IGNORED: Reasons = (
@@ -101,7 +101,7 @@ def _parts(keys: Keys, draft: Draft) -> list[Values]:
     common: Values = {
         "folder": folder,
         "frames": four_k_plus_1(side(keys, "num_frames", frames)),
-        "repeats": keys.number("num_repeats", 1.0),
+        "repeats": keys.positive("num_repeats", 1.0, MOST_REPEATS),
         "flips": keys.flag("flip_x"),
         "regularisation": keys.flag("is_reg"),
         "fit": KEEP_ASPECT if keys.flag("buckets", True) else ONE_SIZE,

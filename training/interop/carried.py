@@ -13,9 +13,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ...wan.errors import UserError
 from ..data.dataset import DatasetSettings
 from ..plans.plan import TrainingPlan, plan_json, read_plan
 from .draft import Draft, Values
+from .keys import MOST_REPEATS
+from .tables import bounded
 
 _LINE = re.compile(r"^# tandem: (\{.*\})\s*$", re.M)
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -111,7 +114,8 @@ def kept_lines(texts: Iterable[str], draft: Draft) -> tuple[dict[str, Any], list
         for found in _LINE.finditer(text):
             try:
                 line = json.loads(found.group(1))
-            except (json.JSONDecodeError, RecursionError):
+                bounded(line, "The line", len(text))
+            except (ValueError, RecursionError, UserError):
                 draft.note("A line '# tandem: ...' is damaged and was not read.")
                 continue
             if isinstance(line.get("plan"), dict) and not plan:
@@ -161,7 +165,11 @@ def _with_kept(
     merged = dict(part)
     for name, value in keep.items():
         kind = kinds.get(name, ())
-        if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
+        if (
+            not isinstance(value, kind)
+            or (isinstance(value, bool) and bool not in kind)
+            or (name == "repeats" and not 0 < value <= MOST_REPEATS)
+        ):
             draft.note(f"The line '# tandem: ...' has {name} = {value!r:.40}, which was not used.")
         elif name not in part or seen.get(name, ...) == part[name]:
             merged[name] = value

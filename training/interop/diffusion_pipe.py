@@ -219,7 +219,7 @@ def _run(draft: Draft, document: Document) -> RunDraft:
         values=values,
         rates=rates,
         steps=keys.whole("max_steps", None, 1),
-        epochs=keys.number("epochs"),
+        epochs=keys.positive("epochs"),
         save_steps=max(1, examples // samples)
         if examples
         else keys.whole("save_every_n_steps", None, 1),

@@ -9,7 +9,7 @@ from ...wan.errors import UserError
 from ..data.dataset import KEEP_ASPECT, ONE_SIZE, DatasetSettings
 from .documents import Document
 from .draft import Draft, Values
-from .keys import Keys, Reasons, sort_left
+from .keys import MOST_REPEATS, Keys, Reasons, sort_left
 from .sizes import PLACEHOLDER, four_k_plus_1, multiple_of_16, side
 from .toml_text import Row, toml_text
 
@@ -89,7 +89,7 @@ def _parts(keys: Keys, draft: Draft) -> list[Values]:
         ):
             keys.raw(key)
         return []
-    common: Values = {"folder": folder, "repeats": keys.number("num_repeats", 1.0)}
+    common: Values = {"folder": folder, "repeats": keys.positive("num_repeats", 1.0, MOST_REPEATS)}
     sizes = keys.raw("size_buckets")
     frames = keys.raw("frame_buckets", [1])
     shapes = keys.flag("enable_ar_bucket")

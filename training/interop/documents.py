@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-import tomlkit
-import yaml
-from tomlkit.exceptions import ParseError, TOMLKitError
-
 from ...wan.errors import UserError
+from .commands import SIGNS, looks_like_command, read_commands
+from .tables import read_tables, toml_values, yaml_values
 
 LONGEST = 50_000
 """Characters of all texts together; a config has a few thousand."""
-MOST_VALUES, DEEPEST, MOST_ALIASES = 5_000, 30, 20
-_ITEMS_IN_A_ROW = re.compile(r"(?:[-?:][ \t]+){30}")
+MOST_DOCUMENTS = 20
 PLACES = ("text", "dataset_text")
 """What a text is called that has no name of its own: the inputs of the node."""
 _MARK = re.compile(r"^# file: (\S.*)$", re.M)
-_OPTION = re.compile(r"(?:^|\s)--([A-Za-z][\w-]*)")
-_MUSUBI_SIGNS = {
-    "network_module",
-    "network_dim",
-    "dit",
-    "dit_high_noise",
-    "max_train_steps",
-    "max_train_epochs",
-    "discrete_flow_shift",
-    "timestep_sampling",
-}
-
 DIFFUSION_PIPE, AI_TOOLKIT, MUSUBI = "diffusion-pipe", "ai-toolkit", "musubi-tuner"
 TRAINERS = (DIFFUSION_PIPE, AI_TOOLKIT, MUSUBI)
 DATA = " dataset"
@@ -61,19 +46,34 @@ def read_documents(texts: Sequence[str]) -> list[Document]:
             f"A config has a few thousand; up to {LONGEST:,} are read.",
             "Paste the config alone.",
         )
-    documents = [
-        _document(name, text)
+    return list(_read(tuple(texts)))
+
+
+# A text is read when it is queued, and again when it runs.
+@lru_cache(maxsize=4)
+def _read(texts: tuple[str, ...]) -> tuple[Document, ...]:
+    pieces = [
+        (name, text)
         for place, whole in zip(PLACES, texts, strict=False)
         for name, text in _split(whole, place)
         if _content(text)
     ]
+    documents = [
+        found for name, text in pieces[:MOST_DOCUMENTS] for found in _documents_in(name, text)
+    ]
+    if max(len(pieces), len(documents)) > MOST_DOCUMENTS:
+        raise UserError(
+            f"The pasted text has more than {MOST_DOCUMENTS} configs in it.",
+            "It is one training: a config or command for each expert, and its datasets.",
+            "Paste the config of one training.",
+        )
     if not documents:
         raise UserError(
             "The pasted text is empty.",
             "It is a diffusion-pipe TOML, an ai-toolkit YAML, or a musubi-tuner command line.",
             "Paste the config's whole text.",
         )
-    return documents
+    return tuple(documents)
 
 
 def _split(text: str, name: str) -> Iterator[tuple[str, str]]:
@@ -89,127 +89,42 @@ def _content(text: str) -> bool:
     return any(line.strip() and not line.lstrip().startswith("#") for line in text.splitlines())
 
 
-def _document(name: str, text: str) -> Document:
-    options = set(_OPTION.findall(re.sub(r"^[ \t]*#.*$", "", text, flags=re.M)))
-    if "wan_train_network" in text or options & _MUSUBI_SIGNS:
-        return Document(name, MUSUBI, _command(name, text), text)
-    _shallow(name, text)
-    values = _tables(name, text)
-    bounded(values, name)
+def _documents_in(name: str, text: str) -> list[Document]:
+    """One document of tables, or each of the commands. A table's texts may name what commands name."""
+    try:
+        return [_table_document(name, text)]
+    except UserError:
+        if not looks_like_command(text):
+            raise
+    commands = read_commands(name, text)
+    if not commands:
+        raise _unknown(name, "no command of musubi-tuner's training script")
+    names = (
+        [name] if len(commands) == 1 else [f"{name}, command {n + 1}" for n in range(len(commands))]
+    )
+    return [Document(of, MUSUBI, values, text) for of, values in zip(names, commands, strict=True)]
+
+
+def _table_document(name: str, text: str) -> Document:
+    values = read_tables(name, text)
+    if not isinstance(values, dict):
+        raise _unknown(name, f"the line {text.strip().splitlines()[0][:80]!r}")
     return Document(name, _kind(name, values), values, text)
 
 
-def _shallow(name: str, text: str) -> None:
-    """Refuses brackets and list items inside each other before a parser, slow with those, meets them."""
-    depth = deepest = 0
-    for character in text:
-        depth += (character in "[{") - (character in "]}")
-        depth = max(depth, 0)
-        deepest = max(deepest, depth)
-    if deepest > DEEPEST or _ITEMS_IN_A_ROW.search(text):
-        raise _too_much(name)
+def own_documents(files: Mapping[str, str], trainer: str) -> list[Document]:
+    """The files that were written here for `trainer`, its dataset last: known, so not guessed and not bounded."""
+    *mains, data = files
+    kinds = dict.fromkeys(mains, trainer) | {data: trainer + DATA if mains else trainer}
+    return [
+        Document(name, kinds[name], _own_values(name, text), text) for name, text in files.items()
+    ]
 
 
-def _too_much(name: str) -> UserError:
-    return UserError(
-        f"{name} holds more than {MOST_VALUES:,} values, or is nested deeper than {DEEPEST}.",
-        "A config has tens of values.",
-        "Paste the config alone.",
-    )
-
-
-def _tables(name: str, text: str) -> dict[str, Any]:
-    """TOML if it is that, else YAML; the error is that of the format that the text looks like."""
-    try:
-        return tomlkit.parse(text).unwrap()
-    except (TOMLKitError, RecursionError, ValueError) as error:
-        if re.search(r"^[ \t]*(\[|[\w.'\"-]+[ \t]*=)", text, re.M):
-            raise _broken(name, "TOML", text, error) from error
-    try:
-        _check_yaml(name, text)
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise _broken(name, "YAML", text, error) from error
-    if not isinstance(values, dict):
-        raise _unknown(name, f"the line {text.strip().splitlines()[0][:80]!r}")
-    return values
-
-
-def _check_yaml(name: str, text: str) -> None:
-    """Aliases that would unfold to more than the text, before anything is unfolded."""
-    aliases = merges = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        aliases += isinstance(event, yaml.AliasEvent)
-        merges += isinstance(event, yaml.ScalarEvent) and event.value == "<<"
-    if aliases > MOST_ALIASES or merges:
-        raise UserError(
-            f"{name} has {aliases} aliases (*name) and {merges} merges (<<).",
-            f"Up to {MOST_ALIASES} aliases and no merges are read.",
-            "Write the values out where they are used.",
-        )
-
-
-def _broken(name: str, syntax: str, text: str, error: Exception) -> UserError:
-    if isinstance(error, ParseError):
-        line = error.line
-    elif isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        line = error.problem_mark.line + 1
-    else:
-        line = 0
-    lines = text.splitlines()
-    at = f" in line {line}" if line else ""
-    shown = f": {lines[line - 1].strip()[:80]!r}" if 0 < line <= len(lines) else ""
-    why = "nested too deeply" if isinstance(error, RecursionError) else _reason(error)
-    return UserError(
-        f"{name} is broken {syntax}{at}{shown} ({why}).",
-        "A config is complete TOML or YAML, as its trainer reads it.",
-        "Correct that line, or paste the whole file again.",
-    )
-
-
-def _reason(error: Exception) -> str:
-    problem = getattr(error, "problem", None) or str(error)
-    return re.sub(r"\s+at line \d+ col \d+$", "", problem.splitlines()[0])[:160]
-
-
-def _command(name: str, text: str) -> dict[str, list[str]]:
-    """Option names without dashes to their words; several lines joined by a backslash, ^ or ` at their end."""
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    joined = re.sub(r"[\\^`][ \t]*(\n|$)", " ", "\n".join(lines))
-    try:
-        words = shlex.split(joined, comments=False)
-    except ValueError as error:
-        raise UserError(
-            f"{name} has a quote that is never closed ({error}).",
-            "It is a command line as a shell reads it.",
-            "Close the quote, or paste the command again.",
-        ) from error
-    script = [n for n, word in enumerate(words) if "wan_train_network" in word]
-    options: dict[str, list[str]] = {}
-    current: list[str] = []
-    # What stands before the script is for the launcher.
-    for word in words[script[-1] + 1 if script else 0 :]:
-        if word.startswith("--") and len(word) > 2:
-            option, equals, value = word[2:].partition("=")
-            current = options[option.replace("-", "_")] = [value] if equals else []
-        else:
-            current.append(word)
-    return options
-
-
-def bounded(values: object, name: str) -> None:
-    """Refuses what is too deep or too much to be a config, before anything walks through it."""
-    left = MOST_VALUES
-    stack = [(values, 0)]
-    while stack:
-        value, depth = stack.pop()
-        left -= 1
-        if left < 0 or depth > DEEPEST:
-            raise _too_much(name)
-        if isinstance(value, Mapping):
-            stack += [(inner, depth + 1) for inner in value.values()]
-        elif isinstance(value, (list, tuple, set)):
-            stack += [(inner, depth + 1) for inner in value]
+def _own_values(name: str, text: str) -> dict[str, Any]:
+    if name.endswith(".sh"):
+        return read_commands(name, text)[0]
+    return yaml_values(text) if name.endswith(".yaml") else toml_values(text)
 
 
 def _kind(name: str, values: Mapping[str, Any]) -> str:
@@ -220,7 +135,7 @@ def _kind(name: str, values: Mapping[str, Any]) -> str:
         return DIFFUSION_PIPE + DATA
     if isinstance(values.get("datasets"), list):
         return MUSUBI + DATA
-    if _MUSUBI_SIGNS & option_names(values):
+    if SIGNS & option_names(values):
         return MUSUBI
     tables = sum(isinstance(values.get(key), dict) for key in ("model", "adapter", "optimizer"))
     if tables >= 2 or "micro_batch_size_per_gpu" in values:

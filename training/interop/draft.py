@@ -11,6 +11,7 @@ from ...wan.errors import UserError
 from ...wan.families import A14B, BOUNDARIES, SINGLE, Role
 from ..data.dataset import Counts
 from ..plans.limits import OPTIMUM_EPOCHS
+from ..plans.plan import LONGEST_RUN
 from .documents import Document
 
 Values = dict[str, Any]
@@ -81,7 +82,7 @@ def merge_runs(draft: Draft, runs: list[RunDraft], counts: Counts | None) -> Non
     runs = sorted(runs, key=lambda run: run.role != "high_noise")
     if len({run.role for run in runs}) != len(runs) or len(runs) > 2:
         raise UserError(
-            f"There are {len(runs)} {draft.trainer} runs of the same kind: {', '.join(r.where for r in runs)}.",
+            f"There are {len(runs)} {draft.trainer} runs of the same kind: {', '.join(r.where for r in runs[:4])}.",
             "A plan is one run of a single model, or one for each of two experts.",
             "Paste the config of one training.",
         )
@@ -118,7 +119,7 @@ def _budget(draft: Draft, runs: list[RunDraft], counts: Counts | None) -> None:
         if run.save_steps:
             saves.append(run.save_steps)
         elif run.save_epochs and counts:
-            saves.append(max(1, round(run.save_epochs * counts.shown / samples)))
+            saves.append(max(1, round(min(run.save_epochs * counts.shown / samples, LONGEST_RUN))))
         elif run.save_epochs:
             draft.note("Saving is counted in epochs, and the number of clips is not known.")
             saves.append(max(1, min(100, of_run)))
@@ -134,8 +135,12 @@ def _steps(draft: Draft, run: RunDraft, counts: Counts | None, samples: int) -> 
     if run.epochs is not None and run.steps is None:
         draft.epochs = run.epochs
     if run.epochs is not None and counts is not None:
-        by_epochs = max(1, math.ceil(run.epochs * counts.shown / samples))
-        return min(by_epochs, run.steps or by_epochs)
+        by_epochs = run.epochs * counts.shown / samples
+        if run.steps is not None and run.steps <= by_epochs:
+            return run.steps
+        if by_epochs > LONGEST_RUN:
+            raise _too_long(run, by_epochs)
+        return max(1, math.ceil(by_epochs))
     if run.steps is not None:
         return run.steps
     if run.epochs is not None:
@@ -144,6 +149,14 @@ def _steps(draft: Draft, run: RunDraft, counts: Counts | None, samples: int) -> 
         f"{run.where} says neither steps nor epochs.",
         "A run has a length.",
         "Paste the whole config.",
+    )
+
+
+def _too_long(run: RunDraft, steps: float) -> UserError:
+    return UserError(
+        f"{run.where} trains for {run.epochs:g} epochs, which are {steps:.3g} steps here.",
+        f"A plan has at most {LONGEST_RUN:,}.",
+        "Correct the epochs, the repeats or clips.",
     )
 
 

@@ -11,6 +11,7 @@ from ...wan.errors import UserError
 
 Reasons = Sequence[tuple[str, str]]
 """(pattern for a whole key, why it has no place in a plan)."""
+MOST_REPEATS = 1_000_000
 
 
 class Keys:
@@ -45,6 +46,16 @@ class Keys:
             raise self._wrong(key, value, "a number, for example 0.0001")
         return number
 
+    def positive(
+        self, key: str, default: float | None = None, most: float = math.inf
+    ) -> float | None:
+        """Numbers above 0."""
+        value = self.number(key, default)
+        if value is not None and not 0 < value <= most:
+            up_to = f", up to {most:,.0f}" if most < math.inf else ""
+            raise self._wrong(key, self.raw(key), f"above 0{up_to}")
+        return value
+
     def whole(self, key: str, default: int | None = None, least: int = 0) -> int | None:
         value = self.number(key)
         if value is None:
@@ -52,6 +63,17 @@ class Keys:
         if value != int(value) or not least <= value < 2**53:
             raise self._wrong(key, self.raw(key), f"a whole number, {least} or more")
         return int(value)
+
+    def seed(self, key: str) -> int:
+        """Whole numbers of any sign, as large as a generator takes, without rounding; 0 where there is none."""
+        value = self.raw(key)
+        if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,30}", value):
+            value = int(value)
+        if value is None or value == "":
+            return 0
+        if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**64:
+            raise self._wrong(key, value, "a whole number, for example 42")
+        return value
 
     def text(self, key: str, default: str = "") -> str:
         value = self.raw(key)

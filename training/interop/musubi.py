@@ -20,6 +20,7 @@ from .musubi_data import read_data, write_data
 from .names import (
     ATTENTION,
     REPLACEMENT_RATE,
+    SEEDS,
     model_in,
     our_optimizer,
     second_beta,
@@ -132,7 +133,7 @@ def _arguments(plan: TrainingPlan, role: Role, steps: int) -> dict[str, list[str
         **_timesteps(plan, role),
         "max_train_steps": [steps],
         "save_every_n_steps": [max(1, round(plan.save_every * steps / plan.steps))],
-        "seed": [plan.seed],
+        "seed": [plan.seed % SEEDS],
         "output_dir": ["/path/to/output"],
         "output_name": [f"tandem_lora{ENDINGS[role]}"],
     }
@@ -192,7 +193,7 @@ def _run(draft: Draft, document: Document) -> RunDraft:
         "accumulate": keys.whole("gradient_accumulation_steps", 1, 1),
         "checkpoint_blocks": keys.flag("gradient_checkpointing")
         or keys.flag("gradient_checkpointing_cpu_offload"),
-        "seed": keys.whole("seed", 0),
+        "seed": keys.seed("seed"),
         "shift": keys.number("discrete_flow_shift", 1.0),
     }
     if "batch" in draft.values:
@@ -201,7 +202,7 @@ def _run(draft: Draft, document: Document) -> RunDraft:
     _read_sampling(draft, keys, values)
     _read_network(draft, keys, values)
     rates = _read_optimizer(draft, keys, values)
-    epochs = keys.number("max_train_epochs")
+    epochs = keys.positive("max_train_epochs")
     steps = keys.whole("max_train_steps", 1600, 1)
     run = RunDraft(
         role=role,
@@ -209,7 +210,7 @@ def _run(draft: Draft, document: Document) -> RunDraft:
         values=values,
         rates=rates,
         # Epochs go before steps there.
-        steps=None if epochs else steps,
+        steps=steps if epochs is None else None,
         epochs=epochs,
         save_steps=keys.whole("save_every_n_steps", None, 1),
         save_epochs=keys.number("save_every_n_epochs"),

@@ -9,7 +9,7 @@ from ...wan.errors import UserError
 from ..data.dataset import KEEP_ASPECT, ONE_SIZE, DatasetSettings
 from .documents import Document
 from .draft import Draft, Values
-from .keys import Keys, Reasons, sort_left
+from .keys import MOST_REPEATS, Keys, Reasons, sort_left
 from .sizes import PLACEHOLDER, four_k_plus_1, multiple_of_16, side
 from .toml_text import Row, toml_text
 
@@ -98,7 +98,7 @@ def _parts(keys: Keys, draft: Draft) -> list[Values]:
         "width": width,
         "height": height,
         "fit": KEEP_ASPECT if keys.flag("enable_bucket") else ONE_SIZE,
-        "repeats": keys.number("num_repeats", 1.0),
+        "repeats": keys.positive("num_repeats", 1.0, MOST_REPEATS),
     }
     videos = [{"media": "image", "frames": 1}] if images else _videos(keys, draft)
     if folder.endswith(".jsonl"):

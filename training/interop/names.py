@@ -48,6 +48,8 @@ _OUR_OPTIMIZERS = {
 }
 REPLACEMENT_RATE = 1e-4
 """For optimizers that find their rate themselves and are given a factor near 1 instead."""
+SEEDS = 2**32
+"""The seeds that NumPy takes are below."""
 
 
 def their_optimizer(trainer: str, name: str) -> str:

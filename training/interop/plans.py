@@ -21,7 +21,16 @@ from .carried import (
     with_kept_parts,
     with_kept_plan,
 )
-from .documents import AI_TOOLKIT, DATA, DIFFUSION_PIPE, MUSUBI, TRAINERS, mark, read_documents
+from .documents import (
+    AI_TOOLKIT,
+    DATA,
+    DIFFUSION_PIPE,
+    MUSUBI,
+    TRAINERS,
+    mark,
+    own_documents,
+    read_documents,
+)
 from .draft import Draft, Values, given_counts
 from .words import OURS, WHY, WHY_DATA
 
@@ -67,6 +76,8 @@ class Export:
     files: Mapping[str, str]
     kept: tuple[str, ...]
     """What no key of theirs holds, a line each, and why."""
+    unread: str = ""
+    """Why import does not take all files as one text; empty where it does."""
 
     def text(self) -> str:
         """All files as one text, which import reads as it is."""
@@ -75,7 +86,10 @@ class Export:
     def report(self) -> str:
         head = f"{self.trainer}: {', '.join(self.files)}. Set every /path/to/ in them."
         lines = [head, OTHERWISE[self.trainer], "Kept in a comment, because no key there holds it:"]
-        return "\n".join([*lines, *(f"  {line}" for line in self.kept or ("nothing",))])
+        lines += [f"  {line}" for line in self.kept or ("nothing",)]
+        if self.unread:
+            lines.append(f"Tandem Import Plan does not read this text back: {self.unread}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,18 +125,28 @@ def export_plan(
         )
     files = _WRITERS[trainer](plan, parts, counts)
     # What the keys alone say, by the very code that will read them.
-    draft = _READERS[trainer](read_documents([_joined(files)]), None, 0)
+    draft = _READERS[trainer](own_documents(files, trainer), None, 0)
     values = plan_values(plan)
     line, names = plan_line(values, _guessed(draft, draft.values), draft.values)
     wanted = [part_values(part) for part in parts]
     data_line, data_names = parts_line(
         wanted, draft.parts if wanted else [], part_values(part_of({}))
     )
+    files = _with_lines(files, line, data_line)
     return Export(
         trainer=trainer,
-        files=_with_lines(files, line, data_line),
+        files=files,
+        unread=_unread(_joined(files)),
         kept=tuple(_kept(_WHY[trainer], values, names, data_names)),
     )
+
+
+def _unread(text: str) -> str:
+    try:
+        read_documents([text])
+    except UserError as error:
+        return error.came
+    return ""
 
 
 def _joined(files: Mapping[str, str]) -> str:

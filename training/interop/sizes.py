@@ -6,7 +6,8 @@ from ...wan.errors import UserError
 from ...wan.shapes import FRAMES_PER_CELL, PIXELS_PER_TOKEN
 from .keys import Keys
 
-PLACEHOLDER = "/path/to/clips"
+PLACEHOLDER = "/path/to/clips/"
+"""No folder of a dataset ends in a slash, so that one of this name is told from it."""
 
 
 def multiple_of_16(pixels: float) -> int:

@@ -14,6 +14,8 @@ WHY = {
     "preset": OURS,
     "notes": OURS,
     "allow_long": OURS,
+    "held_out": OURS,
+    "stop_on": OURS,
     "family": OURS,
     "train": OURS,
     "optimizer.clip": "its optimizer has no such value",
@@ -27,6 +29,7 @@ WHY = {
     "high.rate": "this expert is not trained, or a single model takes the larger of both",
     "low.rate": "this expert is not trained, or a single model takes the larger of both",
     "boundary": "it has no such value",
+    "seed": "it takes 0 to 4,294,967,295",
     "steps": "what is written is the sum of whole runs",
 }
 """Why a plan's value is kept in the comment, where a trainer says nothing more particular."""

@@ -184,6 +184,60 @@ def test_an_edited_key_wins_over_the_comment(trainer, edit):
     assert getattr(import_plan([text]).plan, name) == expected
 
 
+AWKWARD = [
+    "/data/wan_train_network/clips",
+    "/data/x --dit y",
+    "/path/to/clips",
+    "/data/" + "- " * 40,
+    "/data/" + "[a" * 40,
+    "/data/a = b [c" + " x" * 60,
+    "/data/a\n```\n# file: b",
+    "/data/a\n# tandem: {}",
+    'C:\\new\\table "q" it\'s',
+]
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("folder", AWKWARD)
+def test_a_folder_of_any_name_comes_back(trainer, folder):
+    wanted = [DatasetSettings(folder=Path(folder)), DatasetSettings(folder=Path(folder), frames=17)]
+    back = import_plan([export_plan(BOTH, trainer, wanted).text()])
+    assert (back.plan, list(back.parts)) == (BOTH, wanted)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trigger", ["<<", "=", "*a", "~", "a\n```\nb", "1_000", "12:30:00"])
+def test_a_trigger_that_means_something_in_yaml_comes_back(trainer, trigger):
+    wanted = [DatasetSettings(folder=Path("/data/clips"), trigger=trigger)]
+    assert list(import_plan([export_plan(BOTH, trainer, wanted).text()]).parts) == wanted
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("seed", [-5, 2**32, 2**53 + 1, 2**64 + 3])
+def test_any_seed_comes_back_and_the_key_is_one_that_the_trainer_takes(trainer, seed):
+    text = export_plan(replace(BOTH, seed=seed), trainer).text()
+    assert import_plan([text]).plan.seed == seed
+    keys = re.findall(r"seed:? (-?\d+)", re.sub("# tandem.*", "", text))
+    assert {int(key) for key in keys} <= {seed % 2**32}
+
+
+@pytest.mark.parametrize(
+    "text", ["--dit x --seed %d", "job: x\nconfig:\n  process: [{training_seed: %d}]"]
+)
+@pytest.mark.parametrize("seed", [-5, 2**53 + 1])
+def test_a_foreign_seed_is_not_rounded(text, seed):
+    assert import_plan([text % seed]).plan.seed == seed
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_more_folders_than_import_reads_are_written_and_the_report_says_so(trainer):
+    folders = [DatasetSettings(folder=Path(f"/data/{'x' * 200}/{n}")) for n in range(200)]
+    export = export_plan(BOTH, trainer, folders)
+    assert all(str(part.folder) in export.text() for part in folders)
+    assert "Import Plan does not read this text back: The pasted text has" in export.report()
+    assert "does not read" not in export_plan(BOTH, trainer, folders[:3]).report()
+
+
 def test_a_comment_for_a_rounded_value_ends_with_the_key_it_stood_for():
     plan = replace(BOTH, boundary=0.90004)
     text = export_plan(plan, "musubi-tuner").text()

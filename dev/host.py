@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from ..wan.errors import UserError
 from ..wan.miniature.family import install_family
 from . import toy_clips
 from .errors import HostError
+from .footage import CAPTIONS
 from .server import HostServer, free_port, prepare_base
 
 ROOT = Path(__file__).absolute().parents[1]
@@ -42,13 +44,25 @@ def main(argv: Sequence[str]) -> int:
 
 
 def fill_base(base: Path) -> None:
-    """Bring what the example workflows load: the miniature family, toy clips, a first frame."""
+    """Bring what the example workflows load: the miniature family, toy clips, a first frame, and a few real films."""
     install_family(base / "models")
     clips = base / "input" / "tandem_demo"
     if len(list(clips.glob("*.mp4"))) < toy_clips.NEW + toy_clips.KNOWN:
         toy_clips.write_dataset(clips, toy_clips.DEMO_MOTION)
     (made,) = toy_clips.first_frames([toy_clips.DEMO_SCENE], base / "input", "tandem_demo")
     os.replace(base / "input" / made, base / "input" / "tandem_demo_first_frame.png")
+    if "TANDEM_FOOTAGE" in os.environ:
+        _copy_films(Path(os.environ["TANDEM_FOOTAGE"]), base / "input" / "my_clips")
+
+
+def _copy_films(footage: Path, folder: Path) -> None:
+    """Real films for *check_my_dataset*, as they are: there is something to find in them."""
+    if folder.exists():
+        return
+    folder.mkdir(parents=True)
+    for stem, words in CAPTIONS.items():
+        shutil.copyfile(footage / f"{stem}.mp4", folder / f"{stem}.mp4")
+        (folder / f"{stem}.txt").write_text(f"{words}\n", encoding="utf-8")
 
 
 def _base_folder() -> Path:

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..training.data.dataset import CLIP_MODES, FITS, KEEP_ASPECT, MEDIA, Dataset, DatasetSettings
 from ..training.data.file_notes import FileNotes
 from ..training.data.join import joined
+from ..training.data.lists import printable
 from ..training.data.reader import find_media, folder_stamp, load_dataset
 from ..training.data.report import dataset_report
 from ..wan.shapes import checked_clip_size
@@ -117,8 +118,8 @@ class TandemDataset(io.ComfyNode):
             on_file=counting("looking at file", cls.hidden.unique_id),
             notes=FileNotes(cache_folder() / "files.jsonl"),
         )
-        for path, reason in read.skipped:
-            logger.warning("Skipped %s: %s", path.name, reason)
+        for path, reason, _ in read.skipped:
+            logger.warning("Skipped %s: %s", printable(path.name), printable(reason))
         result = joined(dataset, read) if dataset else read
         report = dataset_report(result)
         node_text(cls.hidden.unique_id, report)

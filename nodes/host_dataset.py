@@ -13,6 +13,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ..training.data.dataset import KEEP_ASPECT, Clip, Dataset, DatasetSettings
 from ..training.data.file_notes import FileNotes
 from ..training.data.join import joined
+from ..training.data.lists import printable
 from ..training.data.media import Medium, media_dataset
 from ..training.data.report import dataset_report
 from ..wan.errors import UserError
@@ -140,8 +141,8 @@ class TandemDatasetFromHost(io.ComfyNode):
             on_file=counting("looking at file", node_id),
             notes=FileNotes(cache_folder() / "files.jsonl"),
         )
-        for path, reason in read.skipped:
-            logger.warning("Skipped %s: %s", path.name, reason)
+        for path, reason, _ in read.skipped:
+            logger.warning("Skipped %s: %s", printable(path.name), printable(reason))
         before = _one(dataset)
         result = joined(before, read) if before else read
         report = dataset_report(result)

@@ -55,6 +55,22 @@ class Film:
             return float(stream.duration * stream.time_base)
         return (self._container.duration or 0) / av.time_base
 
+    @property
+    def cut_off_s(self) -> float:
+        """Seconds at the end of which the file lists frames but does not hold them, as after a broken download.
+
+        Of MP4 and its kin, which list every frame; 0 for others.
+        """
+        if not {"mov", "mp4"} & set(self._container.format.name.split(",")):
+            return 0.0
+        stream, held = self._container.streams.video[0], self.path.stat().st_size
+        entries = list(getattr(stream, "index_entries", ()))
+        gone = [entry.timestamp for entry in entries if entry.pos + entry.size > held]
+        if not gone or not stream.time_base:
+            return 0.0
+        listed = max(entry.timestamp for entry in entries) - min(gone)
+        return float(listed * stream.time_base) + self._step
+
     def frames(self, start_s: float = 0.0) -> Iterator[tuple[float, av.VideoFrame]]:
         """(seconds after the file's first frame, frame), from the beginning or from a key frame at `start_s` or before.
 
@@ -83,8 +99,9 @@ class Film:
 
     def _open(self) -> av.container.InputContainer:
         try:
-            container = av.open(str(self.path))
-        except (av.error.FFmpegError, OSError) as error:
+            # Titles of old programs are not UTF-8, and nobody asks for them here.
+            container = av.open(str(self.path), metadata_errors="replace")
+        except (av.error.FFmpegError, OSError, UnicodeError) as error:
             raise undecodable(self.path, error) from error
         if not container.streams.video:
             container.close()
@@ -172,10 +189,30 @@ def nearest_frames(
         wanted += 1
 
 
-def undecodable(path: Path, why: object) -> UserError:
+class UndecodableError(UserError):
+    """A file that FFmpeg cannot read."""
+
+
+def undecodable(path: Path, why: object) -> UndecodableError:
     """The error that names a file and says what is wrong with it."""
-    return UserError(
+    if path.suffix.lower() == ".webp" and _is_animated_webp(path):
+        return UndecodableError(
+            f"{path.name} is an animated WebP, which is not read.",
+            "Moving pictures are read from GIF, MP4 and other films, WebP as a still picture.",
+            "Convert it to GIF or MP4, or take it out of the folder.",
+        )
+    return UndecodableError(
         f"{path.name} cannot be decoded ({why}).",
         "Clips and pictures are files that FFmpeg can read.",
         "Convert it again from its source, or take it out of the folder.",
     )
+
+
+def _is_animated_webp(path: Path) -> bool:
+    """By its header, see https://developers.google.com/speed/webp/docs/riff_container (VP8X, flag A)."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(21)
+    except OSError:
+        return False
+    return len(head) == 21 and head[8:16] == b"WEBPVP8X" and bool(head[20] & 2)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from .errors import UserError
 from .trigger_neighbours import NO_USE, SPACE, CaptionUse, Vocabulary, caption_use
+from .wording import counted
 
 Verdict = Literal["good", "warning", "bad"]
 Tokenize = Callable[[str], Sequence[str]]
@@ -77,7 +78,7 @@ class TriggerCheck:
         count = len(self.pieces)
         where = "in a sentence" if self.inside else "alone"
         shown = [*self.pieces[:SHOWN_PIECES], *(["..."] if count > SHOWN_PIECES else [])]
-        found = f"{count} piece{'s' * (count != 1)} {where} ({' | '.join(shown)})"
+        found = f"{counted(count, 'piece')} {where} ({' | '.join(shown)})"
         said = [f"The tokenizer makes {found} of {self.trigger}", *self._meaning()]
         if UNKNOWN in self.pieces:
             said.append("it does not know some of the characters")
@@ -107,7 +108,8 @@ class TriggerCheck:
             words = ", ".join(f"{word} ({n})" for word, n in self.use.words[:SHOWN])
             said.append(f"captions also have {words}, as an ordinary word")
         if self.word and self.use.repeated:
-            said.append(f"{self.use.repeated} captions have it more than once")
+            those = counted(self.use.repeated, "caption has", "captions have")
+            said.append(f"{those} it more than once")
         return said
 
     def fix(self, better: Sequence[TriggerCheck] = ()) -> str:
@@ -117,7 +119,7 @@ class TriggerCheck:
         last = "then write it into every caption and prompt, and nothing else of its spelling into a caption"
         if better:
             named = ", ".join(
-                f"{each.trigger} ({len(each.pieces)} piece{'s' * (len(each.pieces) != 1)})"
+                f"{each.trigger} ({counted(len(each.pieces), 'piece')}, {each.verdict})"
                 for each in better
             )
             return f"Better with this tokenizer: {named}. Take one, {last}."

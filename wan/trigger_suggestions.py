@@ -14,6 +14,9 @@ CUT_LETTERS = (4, 8)
 """Letters of a word that was cut from a longer one."""
 _LEET = str.maketrans("034578@$", "oeastbas")
 _ENDINGS = ("ix", "ora", "ara", "iro", "ava")
+MOST_CONSONANTS, EDGE_CONSONANTS = 3, 2
+"""In a row within a word that can be spoken, and at its ends (ours)."""
+_THREE_VOWELS = re.compile("[aeiou]{3}")
 _ORDER = {"good": 0, "warning": 1, "bad": 2}
 _SYLLABLE = re.compile(r"[^aeiouy]*[aeiouy]+(?:[^aeiouy]+$|[^aeiouy]+(?=[^aeiouy][aeiouy]))?")
 _WORD = re.compile(r"\w+")
@@ -27,31 +30,36 @@ def suggest_triggers(
     vocabulary: Vocabulary | None = None,
     captions: Iterable[str] = (),
 ) -> list[TriggerCheck]:
-    """At most 5 triggers made from `check.trigger`, each checked in the same sentence, the best first.
+    """At most 5 good triggers made from `check.trigger`, each checked in the same sentence, the best first.
 
-    Ranked by verdict, then by the number of pieces. None for a trigger that is good, none that is not
-    better than it, and none whose word the captions have as an ordinary one.
+    Ranked by the number of pieces. None for a trigger that is good, none that cannot be spoken, none whose
+    word the captions have as an ordinary one. Of words that differ by an i in place of an l alone only
+    one, for a 1 stands for either: the i, unless the other is a word of the vocabulary.
     """
     if check.verdict == "good":
         return []
-    taken = {word.lower() for caption in captions for word in _WORD.findall(caption)}
+    taken = {_one(word) for caption in captions for word in _WORD.findall(caption)}
     known = vocabulary or Vocabulary(())
     best: dict[str, TriggerCheck] = {}
     for word in candidates(check.trigger):
         low = word.lower()
         # Any sentence can begin with the capitals of a common word.
-        if word == check.trigger or known.common(low) or taken & set(word_forms(low)):
+        if word == check.trigger or known.common(low) or taken & set(map(_one, word_forms(low))):
             continue
         found = check_trigger(word, tokenize, sentence=sentence, vocabulary=known)
-        if not _spelled_out(found) and _rank(found) < _rank(best.get(low, check)):
-            best[low] = found
+        one, speakable = _one(word), found.word or found.lower_word or pronounceable(word)
+        good = found.verdict == "good" and speakable and not _spelled_out(found)
+        other = best.get(one, check)
+        alike = one not in best or other.trigger.lower() == low
+        if good and (alike or found.word) and _rank(found) < _rank(other):
+            best[one] = found
     # A stable sort: among equals the form that is nearest to what came stays first.
     return sorted(best.values(), key=_rank)[:SUGGESTED]
 
 
 def candidates(trigger: str) -> list[str]:
     """Words of letters alone that can be made from a trigger, the nearest to it first: leetspeak undone,
-    brackets and digits left out, cut after a syllable, with a made-up ending; each in capitals, as it is,
+    brackets and other signs left out, cut after a syllable, with a made-up ending; each in capitals, as it is,
     and in small letters."""
     words = list(dict.fromkeys(_bases(trigger)))
     shorter = [cut for word in words for cut in _cuts(word)]
@@ -63,6 +71,26 @@ def candidates(trigger: str) -> list[str]:
         for spelled in (word.upper(), word, word.lower(), word.capitalize())
     ]
     return list(dict.fromkeys(found))
+
+
+def pronounceable(word: str) -> bool:
+    """Whether a word looks like one that can be spoken: vowels, and no long runs of other letters. Of letters
+    beyond a-z nothing is known: True."""
+    low = word.lower()
+    if not low.isascii():
+        return True
+    runs = [len(run) for run in re.split("[aeiouy]", low)]
+    return (
+        len(runs) > 1
+        and max(runs) <= MOST_CONSONANTS
+        and max(runs[0], runs[-1]) <= EDGE_CONSONANTS
+        and not _THREE_VOWELS.search(low)
+    )
+
+
+def _one(word: str) -> str:
+    """Equal for words that differ by an i in place of an l."""
+    return word.lower().replace("l", "i")
 
 
 def _spelled_out(check: TriggerCheck) -> bool:
@@ -81,7 +109,6 @@ def _bases(trigger: str) -> Iterator[str]:
         read = [_unleet(part, one) for part in parts]
         yield "".join(read)
         yield from read
-    yield "".join(filter(str.isalpha, trigger))
 
 
 def _unleet(part: str, one: str) -> str:

@@ -54,6 +54,10 @@ class ClipInfo(NamedTuple):
     """How long it lasts by the times of its frames; what its header says if it was not decoded to the end."""
     variable: bool = False
     """Gaps between the frames that were decoded differ by more than a tenth."""
+    stated_s: float = 0.0
+    """How long it lasts as its header says; 0 when it does not."""
+    lacks_s: float = 0.0
+    """How much of `stated_s` is missing at its end, as far as that can be known without decoding further."""
 
 
 def probe(path: Path, *, fps: float, max_frames: int | None) -> ClipInfo:
@@ -69,9 +73,12 @@ def probe(path: Path, *, fps: float, max_frames: int | None) -> ClipInfo:
             shape = shape if found else shown_size(frame, film.pixel_aspect)
             found, last = found + 1, frame
         seconds = times_s[-1] + film.seconds_of(last) if last is not None else 0.0
+        stated, lacks = film.header_s, film.cut_off_s
         if found == max_frames:
-            seconds = max(seconds, film.header_s)
-        return ClipInfo(found, *shape, film.rate, seconds, _uneven(times_s))
+            seconds = max(seconds, stated)
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
+            lacks = max(lacks, stated - seconds)
+        return ClipInfo(found, *shape, film.rate, seconds, _uneven(times_s), stated, lacks)
 
 
 def read_clip(
@@ -80,8 +87,14 @@ def read_clip(
     """(frames, height, width, 3) float32 in [0, 1]: scaled to cover `size`, then cut and mirrored as `view` says.
 
     Frame k is the one nearest to (start + k) / fps seconds after the file's first. In memory the channels are planes,
-    as networks take them. Raises `UserError` when the file is damaged or too short.
+    as networks take them. Raises `UserError` when the file is damaged or too short, or `start` is below 0.
     """
+    if start < 0:
+        raise UserError(
+            f"A clip of {path.name} begins at frame {start}.",
+            "Frames are counted from the file's first, which is 0.",
+            "Begin at 0 or later.",
+        )
     # NumPy's large arrays come in large pages of memory, which costs a fraction of the time of torch's.
     video = np.empty((size.frames, 3, size.height, size.width), np.float32)
     with Film(path) as film:

@@ -53,8 +53,12 @@ class ClipVideo(Input.Video):
         duration: float | None = None,
         strict_duration: bool = False,
     ) -> ClipVideo | None:
-        """A part in seconds, to the nearest frame; None where nothing is left, or less than a strict duration."""
+        """A part in seconds, to the nearest frame; None where nothing is left, or less than a strict duration.
+
+        A negative start counts from the end, as in the host's own videos.
+        """
         first = round((start_time or 0.0) * self.fps)
+        first = max(0, self.size.frames + first) if first < 0 else first
         wanted = round(duration * self.fps) if duration else self.size.frames
         frames = min(wanted, self.size.frames - first)
         if frames < 1 or (strict_duration and duration and frames < wanted):
@@ -141,9 +145,9 @@ def _stream_file(stream: io.BytesIO, folder: Path) -> Path:
 
 def _suffix(stream: io.BytesIO) -> str:
     try:
-        with av.open(stream) as container:
+        with av.open(stream, metadata_errors="replace") as container:
             names = container.format.name.split(",")
-    except (av.error.FFmpegError, OSError):
+    except (av.error.FFmpegError, OSError, UnicodeError):
         names = []  # it is named, and refused by that name when it is read
     return next(
         (SUFFIX_OF_CONTAINER[name] for name in names if name in SUFFIX_OF_CONTAINER), ".mp4"

@@ -49,7 +49,7 @@ def media_entries(path: Path) -> dict[str, Any]:
 
 
 def _video_tags(path: Path) -> dict[str, str]:
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         tags = dict(container.metadata)
         for stream in container.streams:
             for key, text in stream.metadata.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 import folder_paths
 
 from ...training.cache.latent_cache import LIMIT_GIB, LatentCache
+from ...training.data.lists import printable
 from ...wan.errors import UserError
 
 LIMIT_VARIABLE = "TANDEM_CACHE_GIB"
@@ -23,11 +24,21 @@ def dataset_folder(folder: str) -> Path:
             "It is a folder of clips or pictures, under ComfyUI's input folder or given by its full path.",
             "Type its name, for example my_clips.",
         )
-    path = Path(text).expanduser()
+    try:
+        path = Path(text).expanduser()
+    except (RuntimeError, ValueError):  # no such user, no such name
+        path = Path(text)
+    if "\0" in text or (text.startswith("~") and not path.is_absolute()):
+        raise UserError(
+            f"folder is {printable(folder)!r}, which cannot be the name of a folder.",
+            "It is a folder of clips or pictures, under ComfyUI's input folder or given by its full path.",
+            "Type its name, for example my_clips.",
+        )
     if path.is_absolute():
         return path
     inputs = Path(folder_paths.get_input_directory()).resolve()
-    inside = (inputs / path).resolve()
+    # A link that lies in the input folder is its owner's choice, wherever it leads.
+    inside = Path(os.path.normpath(inputs / path))
     if inputs not in (inside, *inside.parents):
         raise UserError(
             f"folder is {folder!r}, which leaves the input folder.",

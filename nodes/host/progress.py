@@ -8,6 +8,7 @@ from collections.abc import Callable
 import comfy.utils
 from server import PromptServer
 
+from ...training.data.lists import printable
 from ...training.plots import loss_plot
 from ...training.runner import Run
 from ...training.watch import clock
@@ -18,7 +19,7 @@ PLOT_EVERY_S = 5.0
 def node_text(node_id: str | None, text: str) -> None:
     """Puts a few lines of text under the node."""
     if node_id is not None and getattr(PromptServer, "instance", None) is not None:
-        PromptServer.instance.send_progress_text(text, node_id)
+        PromptServer.instance.send_progress_text(printable(text), node_id)
 
 
 def counting(what: str, node_id: str | None) -> Callable[[int, int], None]:

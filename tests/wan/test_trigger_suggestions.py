@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tandem_wan.wan.trigger_check import check_trigger
 from tandem_wan.wan.trigger_neighbours import vocabulary_of
-from tandem_wan.wan.trigger_suggestions import candidates, suggest_triggers
+from tandem_wan.wan.trigger_suggestions import candidates, pronounceable, suggest_triggers
 
 ORDER = {"good": 0, "warning": 1, "bad": 2}
 LETTERS = "0123456789 [] () {} . b c d f g h j k q v x y z A B C D E F G H I J K L M N O P Q R S T U V W X Y Z"
@@ -59,7 +59,7 @@ def test_the_trigger_that_was_cut_up_is_bad_and_the_word_in_it_is_found(judged):
     assert check.verdict == "bad" and len(check.pieces) > 10
     assert better[0].trigger in ("MERMAID", "mermaid")
     assert (better[0].verdict, len(better[0].pieces)) == ("good", 1)
-    assert "Better with this tokenizer: MERMAID (1 piece)" in check.fix(better)
+    assert "Better with this tokenizer: MERMAID (1 piece, good)" in check.fix(better)
 
 
 def test_the_word_itself_is_good_and_needs_none(judged):
@@ -96,10 +96,8 @@ def test_suggestions_are_better_ranked_and_checked_by_the_same_tokenizer(judged,
     ranks = [(ORDER[c.verdict], len(c.pieces)) for c in better]
     assert ranks == sorted(ranks) and len(better) <= 5
     assert all(rank <= (ORDER[check.verdict], len(check.pieces)) for rank in ranks)
-    assert all(
-        (c.trigger.isalpha() and c.verdict != "bad") or check.verdict == "bad" for c in better
-    )
-    assert len({c.trigger.lower() for c in better}) == len(better)
+    assert all(c.trigger.isalpha() and c.verdict == "good" for c in better)
+    assert len({c.trigger.lower().replace("l", "i") for c in better}) == len(better)
     for each in better:
         assert each.pieces == check_trigger(each.trigger, tokenize).pieces
     assert not better or check.verdict != "good"
@@ -128,3 +126,37 @@ def test_what_can_be_made_of_a_trigger(trigger, word):
 @given(st.text(max_size=20))
 def test_a_candidate_is_a_short_word_of_letters(trigger):
     assert all(word.isalpha() and 3 <= len(word) <= 12 for word in candidates(trigger))
+
+
+@pytest.mark.parametrize("trigger", ["m3rm41d", "[m3rm41d]", "dr4g0n", "gl0w1ng", "DANCEX"])
+def test_what_is_suggested_is_good_and_can_be_spoken(judged, trigger):
+    _, better = judged(trigger)
+    words = [each.trigger.lower() for each in better]
+    assert not {"mrmd", "mermald", "drgn", "glwng"} & set(words)
+    assert all(each.verdict == "good" and pronounceable(each.trigger) for each in better)
+
+
+def test_one_and_l_are_told_by_the_vocabulary(judged):
+    check, better = judged("m3rma1d")
+    assert better[0].trigger.lower() == "mermaid"
+    assert check.verdict != "good"
+
+
+@pytest.mark.parametrize(
+    ("word", "can"),
+    [
+        ("mermaid", True),
+        ("MERMAID", True),
+        ("spring", False),
+        ("dragon", True),
+        ("glow", True),
+        ("MRMD", False),
+        ("mrmaid", False),
+        ("mermaidtfx", False),
+        ("beaau", False),
+        ("x", False),
+        ("鱼鱼鱼", True),
+    ],
+)
+def test_words_that_can_be_spoken(word, can):
+    assert pronounceable(word) == can

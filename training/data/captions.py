@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...wan.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from .lists import LIST_NAME, LIST_SUFFIXES, CaptionList, MediaNames, one_line, read_list, utf8_text
+from .lists import LIST_NAME, LIST_SUFFIXES, CaptionList, MediaNames, folded, read_list
+from .sidecars import Sidecars, sidecar_text
 
 SHOWN_NAMES = 5
+SHOWN_LETTERS = 120
 
 
 class Captions:
@@ -21,6 +23,7 @@ class Captions:
         """`files` are all files below `folder`, `chosen` those that will be read."""
         files = list(files)
         names = MediaNames(folder, (path for path in files if is_media(path)))
+        self._sidecars = Sidecars()
         self._lists = [read_list(path, names, chosen) for path in caption_lists(files)]
         self._texts: dict[Path, tuple[str, str]] = {}
         self._differing: dict[tuple[str, str], list[str]] = {}
@@ -33,12 +36,12 @@ class Captions:
         self._refuse(chosen)
 
     def of(self, path: Path) -> str:
-        """One line; empty without a caption. Raises `UserError` when the file beside it is not UTF-8."""
+        """One line; empty without a caption. Raises `UserError` when the file beside it cannot be read."""
         listed, source = self._texts.get(path, ("", ""))
-        sidecar = path.with_suffix(".txt")
-        if not sidecar.is_file():
+        sidecar = self._sidecars.of(path)
+        if sidecar is None:
             return listed
-        text = one_line(utf8_text(sidecar))
+        text = sidecar_text(sidecar)
         if source and text != listed:
             self._differ(path, ".txt", source)
         return text
@@ -62,7 +65,7 @@ class Captions:
                 raise found.refusal
 
     def _has_caption(self, path: Path) -> bool:
-        return path in self._texts or path.with_suffix(".txt").is_file()
+        return path in self._texts or self._sidecars.of(path) is not None
 
 
 def is_media(path: Path) -> bool:
@@ -72,12 +75,12 @@ def is_media(path: Path) -> bool:
 
 def caption_lists(files: Sequence[Path]) -> list[Path]:
     """Those of `files` that list captions, in the order in which they count."""
-    beside = {path.with_suffix("") for path in files if is_media(path)}
+    beside = {(path.parent, folded(path.stem)) for path in files if is_media(path)}
 
     def is_list(path: Path) -> bool:
         # What has the name of a clip is that clip's own.
         named = path.name.lower() == LIST_NAME or path.suffix.lower() in LIST_SUFFIXES
-        return named and path.with_suffix("") not in beside and path.is_file()
+        return named and (path.parent, folded(path.stem)) not in beside and path.is_file()
 
     def order(path: Path) -> tuple[int, int, Path]:
         kinds = (".txt", *LIST_SUFFIXES)
@@ -89,7 +92,13 @@ def caption_lists(files: Sequence[Path]) -> list[Path]:
 def some(names: Sequence[str]) -> str:
     """A few names, and how many there are beside."""
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    return ", ".join(names[:SHOWN_NAMES]) + more
+    return ", ".join(map(cut_short, names[:SHOWN_NAMES])) + more
+
+
+def cut_short(name: str) -> str:
+    """A name for a line of a report: in one line, and not endless."""
+    line = " ".join(name.split())
+    return line if len(line) <= SHOWN_LETTERS else f"{line[: SHOWN_LETTERS - 3]}..."
 
 
 def _notes(found: CaptionList) -> list[str]:

@@ -9,19 +9,32 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...wan.errors import UserError
+from ...wan.film import UndecodableError
 from ...wan.video import IMAGE_SUFFIXES
 from .buckets import Size, bucket_for, views_for
 from .clip_modes import clip_windows, cut_frames, shortest_use
-from .dataset import KEEP_ASPECT, Clip, DatasetSettings, fill_trigger
+from .dataset import KEEP_ASPECT, Clip, CutOff, DatasetSettings, Skipped, fill_trigger
 from .facts import WHOLE_FILE, Facts, cuts_of, digest_of, facts_of
 from .file_notes import FileNotes
 
+NARROWEST = 20
+"""A file whose longer side is more than this many times the shorter is no picture that can be taught."""
+LACKS_S, LACKS_SHARE = 0.5, 0.05
+"""Headers round, and sound may be longer: a film is cut off if more than this is missing, in seconds and of all."""
+
+
+class TooShortError(UserError):
+    """A film that gives too few frames."""
+
 
 class FileClips(NamedTuple):
-    """At least one clip, and the size of the file as a player shows it."""
+    """At least one clip, and what the file is."""
 
     clips: list[Clip]
     source: Size
+    """As a player shows it."""
+    cut_off: CutOff | None = None
+    """If its end is missing."""
 
 
 def file_clips(
@@ -36,7 +49,7 @@ def file_clips(
     """The clips of a film or picture, or of the part of a film that begins at `start_s` and lasts `seconds` (0: to
     its end). `caption` is asked when all else is good.
 
-    Raises `UserError` when the file cannot be decoded, is too short, or has a placeholder but no trigger.
+    Raises `UserError` when the file cannot be decoded, is too short or too narrow, or when its caption cannot be read.
     """
     fps = settings.fps
     is_picture = path.suffix.lower() in IMAGE_SUFFIXES
@@ -44,6 +57,7 @@ def file_clips(
     begin = round(start_s * fps)
     most = begin + wanted if mode == "head" else WHOLE_FILE
     facts = facts_of(path, fps=fps, max_frames=most, notes=notes)
+    _check_shape(path, facts)
     frames = max(0, facts.frames - begin)
     if seconds:
         # As many as a film of that length has: they stand at k / fps seconds, before its end.
@@ -55,7 +69,31 @@ def file_clips(
         raise _too_short(path, frames, settings, sum(0 < cut < frames for cut in cuts))
     whole = _whole(path, facts, settings, caption, notes)
     clips = [replace(whole, start=begin + w.start, frames=w.frames) for w in windows]
-    return FileClips(clips, (facts.width, facts.height))
+    return FileClips(clips, (facts.width, facts.height), _cut_off(path, facts))
+
+
+def skipped_for(path: Path, error: UserError | OSError) -> Skipped:
+    """`path` is not used because of `error`."""
+    if isinstance(error, (UndecodableError, OSError)):
+        return Skipped(path, str(error), "unreadable")
+    return Skipped(path, str(error), "too short" if isinstance(error, TooShortError) else "other")
+
+
+def _check_shape(path: Path, facts: Facts) -> None:
+    width, height = facts.width, facts.height
+    # A file without frames has no size: it is too short, which is said later.
+    if facts.frames and max(width, height) > NARROWEST * min(width, height):
+        raise UserError(
+            f"{path.name} is {width}x{height}.",
+            f"One side can be up to {NARROWEST} times the other: little would be left of it after cutting.",
+            "Cut the part out that matters, or take the file out of the folder.",
+        )
+
+
+def _cut_off(path: Path, facts: Facts) -> CutOff | None:
+    if facts.lacks_s <= max(LACKS_S, LACKS_SHARE * facts.stated_s):
+        return None
+    return CutOff(path, facts.stated_s - facts.lacks_s, facts.stated_s)
 
 
 def _cuts(path: Path, facts: Facts, fps: float, notes: FileNotes | None) -> list[int]:
@@ -88,10 +126,10 @@ def _whole(
     )
 
 
-def _too_short(path: Path, found: int, settings: DatasetSettings, cuts: int) -> UserError:
+def _too_short(path: Path, found: int, settings: DatasetSettings, cuts: int) -> TooShortError:
     frames, fps = settings.frames, settings.fps
     shots = ", in shots that are all too short" if cuts else ""
-    return UserError(
+    return TooShortError(
         f"{path.name} gives {found} frames at {fps:g} fps{shots}.",
         f"The dataset asks for {frames} ({frames / fps:.2f} s) and takes clips down to {shortest_use(frames)}.",
         "Use a longer clip, or fewer frames.",

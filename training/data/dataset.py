@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ...wan.errors import UserError
 from ...wan.shapes import ClipSize
@@ -69,6 +70,8 @@ class Clip:
     regularisation: bool = False
     root: Path | None = None
     """The dataset folder it came from; None is the dataset's own."""
+    asked: int | None = None
+    """Frames that its own dataset asked for; None is the dataset's."""
 
     @property
     def name(self) -> str:
@@ -81,13 +84,25 @@ class Skipped(NamedTuple):
 
     path: Path
     reason: str
+    kind: Literal["unreadable", "too short", "other"] = "other"
+    """Unreadable: it cannot be opened or decoded. Other: its caption, its shape, its name."""
+
+
+class CutOff(NamedTuple):
+    """A film of which the end is missing, as after a broken download."""
+
+    path: Path
+    seconds: float
+    """What there is of it."""
+    stated_s: float
+    """What its header says."""
 
 
 class Counts(NamedTuple):
     """How much there is to show."""
 
     clips: int
-    """Clips that teach: regularisation left out."""
+    """Clips that teach: regularisation left out, and the same part of a file at the same rate counted once."""
     shown: float
     """Samples of one epoch: each clip times its repeats, regularisation included."""
     regularisation: float
@@ -108,6 +123,8 @@ class Dataset:
     """What a person should know of how the folders were read: repeats, captions from two places."""
     parts: tuple[DatasetSettings, ...] = ()
     """How each of its folders was read; empty for a dataset that was made otherwise."""
+    cut_off: tuple[CutOff, ...] = ()
+    """Files that end before their own header says; what there is of them is used."""
 
     def clip_size(self, clip: Clip) -> ClipSize:
         """The size at which `clip` is read: pictures are one frame."""
@@ -118,21 +135,27 @@ class Dataset:
         """Frames per second at which `clip` is read."""
         return self.fps if clip.fps is None else clip.fps
 
+    def clip_asked(self, clip: Clip) -> int:
+        """The frames that were asked for of `clip`, which has fewer if its file is shorter."""
+        return self.size.frames if clip.asked is None else clip.asked
+
     def counts(self) -> Counts:
         """How much there is to show in an epoch."""
         return Counts(
-            clips=sum(not clip.regularisation for clip in self.clips),
+            clips=len({self.part(clip) for clip in self.clips if not clip.regularisation}),
             shown=sum(clip.repeats for clip in self.clips),
             regularisation=sum(clip.repeats for clip in self.clips if clip.regularisation),
         )
 
+    def part(self, clip: Clip) -> tuple[Path, int, int, float]:
+        """What of which file `clip` is: path, first frame, frames, frames per second."""
+        return clip.path, clip.start, clip.frames, self.clip_fps(clip)
+
     def digest(self) -> str:
         """The same for the same content, captions and settings, wherever the folder lies."""
         parts = [str(self.size), str(self.fps), self.trigger]
-        parts += [
-            " ".join([clip.digest, str(clip.frames), clip.caption, *_extras(clip)])
-            for clip in self.clips
-        ]
+        for clip in self.clips:
+            parts += _digest_lines(clip)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def with_captions(self, captions: Iterable[str], trigger: str) -> Dataset:
@@ -159,8 +182,14 @@ def unfilled_captions(dataset: Dataset) -> list[str]:
     return [clip.path.name for clip in dataset.clips if TRIGGER_SLOT in clip.caption]
 
 
-def _extras(clip: Clip) -> list[str]:
-    """What is not as usual, so that a plain clip's line does not depend on what else there can be."""
+def _digest_lines(clip: Clip) -> list[str]:
+    """A plain clip's line does not depend on what else there can be: that stands on a line of its own, which no
+    caption can forge, for one of several lines stands there too."""
     usual = Clip(path=clip.path, caption=clip.caption, frames=clip.frames, digest=clip.digest)
     names = ("size", "start", "fps", "views", "repeats", "regularisation")
-    return [f"{n}={getattr(clip, n)}" for n in names if getattr(clip, n) != getattr(usual, n)]
+    extras = {n: getattr(clip, n) for n in names if getattr(clip, n) != getattr(usual, n)}
+    caption = clip.caption
+    if "\n" in caption:
+        extras["caption"], caption = caption, ""
+    line = f"{clip.digest} {clip.frames} {caption}"
+    return [line, f"+ {json.dumps(extras)}"] if extras else [line]

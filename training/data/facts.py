@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...wan.scene_cuts import cut_times
 from ...wan.video import probe
-from .file_notes import FileNotes
+from .file_notes import FileNotes, Found
 
 WHOLE_FILE = None
 """As `max_frames`: to the end."""
@@ -28,6 +28,10 @@ class Facts(NamedTuple):
     """The file's own rate, on average; 0 where it has none."""
     variable: bool
     """Its frames are not all as long as each other."""
+    stated_s: float = 0.0
+    """Seconds that the file says it lasts; 0 where it does not."""
+    lacks_s: float = 0.0
+    """Seconds of them that are missing at its end, as far as they were looked for."""
 
 
 def facts_of(path: Path, *, fps: float, max_frames: int | None, notes: FileNotes | None) -> Facts:
@@ -35,11 +39,13 @@ def facts_of(path: Path, *, fps: float, max_frames: int | None, notes: FileNotes
     what = f"frames {fps!r} {max_frames}"
     if known := _facts(notes and notes.get(path, what)):
         return known
-    info = probe(path, fps=fps, max_frames=max_frames)
-    facts = Facts(info.frames, info.width, info.height, info.fps, info.variable)
-    if notes:
-        notes.put(path, what, list(facts))
-    return facts
+
+    def look() -> list[Any]:
+        info = probe(path, fps=fps, max_frames=max_frames)
+        frames, width, height, rate, _, variable, stated_s, lacks_s = info
+        return [frames, width, height, rate, variable, stated_s, lacks_s]
+
+    return Facts(*_kept(path, what, look, notes))
 
 
 def cuts_of(path: Path, notes: FileNotes | None) -> list[float]:
@@ -47,10 +53,7 @@ def cuts_of(path: Path, notes: FileNotes | None) -> list[float]:
     known = notes and notes.get(path, "cuts")
     if isinstance(known, list) and all(_is_number(time) for time in known):
         return known
-    cuts = list(cut_times(path))
-    if notes:
-        notes.put(path, "cuts", cuts)
-    return cuts
+    return _kept(path, "cuts", lambda: list(cut_times(path)), notes)
 
 
 def digest_of(path: Path, notes: FileNotes | None) -> str:
@@ -58,11 +61,17 @@ def digest_of(path: Path, notes: FileNotes | None) -> str:
     known = notes and notes.get(path, "sha256")
     if isinstance(known, str) and re.fullmatch("[0-9a-f]{64}", known):
         return known
+    return _kept(path, "sha256", lambda: _digest(path), notes)
+
+
+def _kept(path: Path, what: str, look: Callable[[], Found], notes: FileNotes | None) -> Found:
+    return notes.remember(path, what, look) if notes else look()
+
+
+def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     for block in _blocks(path):
         digest.update(block)
-    if notes:
-        notes.put(path, "sha256", digest.hexdigest())
     return digest.hexdigest()
 
 
@@ -70,7 +79,8 @@ def _facts(known: object) -> Facts | None:
     if not isinstance(known, list) or len(known) != len(Facts._fields):
         return None
     counts = all(type(value) is int and value > 0 for value in known[:3])
-    right = counts and _is_number(known[3]) and isinstance(known[4], bool)
+    numbers = all(_is_number(known[n]) for n in (3, 5, 6))
+    right = counts and numbers and isinstance(known[4], bool)
     return Facts(*known) if right else None
 
 

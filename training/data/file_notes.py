@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
+
+Found = TypeVar("Found")
 
 VERSION = 1
 MAX_FILES = 50_000
@@ -31,9 +35,16 @@ class FileNotes:
         entry = self._files.get(str(path))
         return entry[1].get(what) if entry and entry[0] == _stamp(path) else None
 
-    def put(self, path: Path, what: str, value: object) -> None:
-        """`value` is what JSON can hold."""
-        name, stamp = str(path), _stamp(path)
+    def remember(self, path: Path, what: str, look: Callable[[], Found]) -> Found:
+        """What `look` finds in the file, which is what JSON can hold; kept if the file is the same before and after."""
+        before = _stamp(path)
+        found = look()
+        if _stamp(path) == before:
+            self._put(path, what, found, before)
+        return found
+
+    def _put(self, path: Path, what: str, value: object, stamp: list[int]) -> None:
+        name = str(path)
         entry = self._files.pop(name, None)
         found = entry[1] if entry and entry[0] == stamp else {}
         found.pop(what, None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os.path
 import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +23,9 @@ CAPTION_KEYS = ("caption", "text", "prompt")
 EXTENSION_KEYS = ("negative_prompt", "base_frames", "extended_frames")
 """What rows for length extension hold beside the prompt, by which they are known; its file may be `video_id`."""
 MAX_BYTES = 64 << 20
+MAX_NAME, MAX_SEPARATORS = 4096, 64
+"""A name in a line is looked for in so many characters and up to so many separators: the longest path of Linux."""
+_HALF = re.compile("[\ud800-\udfff]")
 _SEPARATOR = re.compile(r"[\t:|,]")
 
 
@@ -58,10 +63,15 @@ class MediaNames:
         self.by_name: dict[str, Path] = {}
         self.by_stem: dict[str, list[Path]] = defaultdict(list)
         self.by_folder: dict[Path, list[Path]] = defaultdict(list)
+        self._names: dict[str, set[str]] = defaultdict(set)
+        self._stems: dict[str, set[str]] = defaultdict(set)
         for path in media:
             name = path.relative_to(folder).as_posix()
             self.by_name[name] = path
-            self.by_stem[name[: -len(path.suffix)]].append(path)
+            stem = name[: -len(path.suffix)]
+            self.by_stem[stem].append(path)
+            self._names[folded(name)].add(name)
+            self._stems[folded(stem)].add(stem)
             self.by_folder[path.parent].append(path)
 
     def inside(self, base: Path, name: str) -> str | None:
@@ -77,10 +87,27 @@ class MediaNames:
         return None if whole == ".." or whole.startswith("../") else whole
 
     def find(self, name: str | None) -> list[Path]:
-        """The file of this name, or those that have it without their suffix: a film and a picture share a caption."""
+        """The file of this name, or those that have it without their suffix: a film and a picture share a caption.
+
+        Where there are none, the only one whose name differs in capitals or in the encoding of accents.
+        """
         if name is None:
             return []
-        return [self.by_name[name]] if name in self.by_name else self.by_stem.get(name, [])
+        return next((paths for look in self.ways() if (paths := look(name))), [])
+
+    def ways(self) -> tuple[Callable[[str], list[Path]], ...]:
+        """How a name is looked up, the surest first."""
+        return (
+            lambda name: [self.by_name[name]] if name in self.by_name else [],
+            lambda name: self.by_stem.get(name, []),
+            lambda name: [self.by_name[only] for only in _only(self._names, name)],
+            lambda name: [path for only in _only(self._stems, name) for path in self.by_stem[only]],
+        )
+
+
+def _only(names: dict[str, set[str]], name: str) -> set[str]:
+    found = names.get(folded(name), set())
+    return found if len(found) == 1 else set()
 
 
 def read_list(path: Path, names: MediaNames, chosen: Sequence[Path]) -> CaptionList:
@@ -100,7 +127,17 @@ def read_list(path: Path, names: MediaNames, chosen: Sequence[Path]) -> CaptionL
             _read_rows(found, _rows(path, text), names)
     except UserError as error:
         return CaptionList(path, refusal=error)
+    except OSError as error:
+        return CaptionList(path, refusal=_closed(path, error))
     return found
+
+
+def _closed(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path.name} cannot be read ({error.strerror or error}).",
+        "It is a text file that ComfyUI may read.",
+        "Allow reading it, or move it out of the dataset folder.",
+    )
 
 
 def utf8_text(path: Path) -> str:
@@ -116,7 +153,18 @@ def utf8_text(path: Path) -> str:
 
 
 def one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Without line ends, and without halves of characters, which JSON can hold and no other text."""
+    return " ".join(_HALF.sub("\ufffd", text).split())
+
+
+def printable(text: str) -> str:
+    """`text` that can be sent and written: bytes in file names that are no text become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def folded(name: str) -> str:
+    """Equal for names that differ only in capitals or in how letters with accents are encoded."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _read_lines(
@@ -165,27 +213,27 @@ def _in_order(
 
 def _named(line: str, base: Path, names: MediaNames) -> tuple[str | None, str]:
     """(the file that `line` begins with, the rest), or (None, ...) if it names none."""
-    parts = [(line[: m.start()], line[m.end() :]) for m in _SEPARATOR.finditer(line)]
-    inside = [(name, text, names.inside(base, name)) for name, text in parts]
-    for known in (names.by_name, names.by_stem):  # a whole name anywhere is surer than a stem
-        for name, text, place in inside:
-            if place in known:
-                return name, text
-    for name, text, _ in inside:
+    matches = itertools.islice(_SEPARATOR.finditer(line, 0, MAX_NAME), MAX_SEPARATORS)
+    ends = [(line[: match.start()], match.end()) for match in matches]
+    inside = [(name, end, names.inside(base, name)) for name, end in ends]
+    for look in names.ways():  # a whole name anywhere is surer than a stem
+        for name, end, place in inside:
+            if place is not None and look(place):
+                return name, line[end:]
+    for name, end in ends:
         if PurePosixPath(name.strip()).suffix.lower() in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
-            return name, text
+            return name, line[end:]
     return None, line
 
 
-def _rows(path: Path, text: str) -> list[dict[str, Any]]:
-    """The rows of a JSON or JSON-lines file that can be rows of captions at all."""
+def _rows(path: Path, text: str) -> list[Any]:
+    """The rows of a JSON or JSON-lines file; none of a JSON file that lists nothing of the kind."""
     if path.suffix.lower() == ".jsonl":
         lines = enumerate(text.split("\n"), 1)
-        rows = [_json(line, f"Line {n} of {path.name}") for n, line in lines if line.strip()]
-    else:
-        whole = _json(text, path.name)
-        rows = whole if isinstance(whole, list) else []
-    return [row for row in rows if isinstance(row, dict)]
+        return [_json(line, f"Line {n} of {path.name}") for n, line in lines if line.strip()]
+    whole = _json(text, path.name)
+    rows = whole if isinstance(whole, list) else []
+    return rows if any(isinstance(row, dict) for row in rows) else []
 
 
 def _json(text: str, where: str) -> object:
@@ -199,10 +247,11 @@ def _json(text: str, where: str) -> object:
         ) from error
 
 
-def _read_rows(found: CaptionList, rows: list[dict[str, Any]], names: MediaNames) -> None:
-    unread = 0
-    extension = any(key in row for row in rows for key in EXTENSION_KEYS)
-    for row in rows:
+def _read_rows(found: CaptionList, rows: list[Any], names: MediaNames) -> None:
+    objects: list[dict[str, Any]] = [row for row in rows if isinstance(row, dict)]
+    unread = len(rows) - len(objects)
+    extension = any(key in row for row in objects for key in EXTENSION_KEYS)
+    for row in objects:
         name = _first_text(row, (*FILE_KEYS, "video_id") if extension else FILE_KEYS)
         text = _first_text(row, CAPTION_KEYS)
         if name is None or text is None:

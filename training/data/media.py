@@ -11,11 +11,12 @@ from typing import NamedTuple
 from ...wan.errors import UserError
 from ...wan.shapes import checked_clip_size
 from .captions import some
-from .clips import file_clips
-from .dataset import Clip, Dataset, DatasetSettings, Skipped
+from .clips import FileClips, file_clips, skipped_for
+from .dataset import Clip, CutOff, Dataset, DatasetSettings, Skipped
 from .file_notes import FileNotes
-from .lists import one_line, utf8_text
-from .reader import SHOWN_REASONS, check_settings
+from .lists import one_line
+from .reader import SHOWN_REASONS, checked, cut_off_notes
+from .sidecars import Sidecars, sidecar_text
 
 
 class Medium(NamedTuple):
@@ -42,17 +43,21 @@ def media_dataset(
     A medium that is listed several times is one clip with as many repeats. What cannot be used is skipped by name,
     and only an empty rest is an error.
     """
-    check_settings(settings)
+    settings = checked(settings)
     counts = Counter(media)
     clips: list[Clip] = []
     skipped: list[Skipped] = []
+    cut_off: list[CutOff] = []
+    sidecars = Sidecars()
     try:
         for done, (medium, times) in enumerate(counts.items(), 1):
             weighted = replace(settings, repeats=settings.repeats * times)
             try:
-                clips += _clips(medium, weighted, notes)
+                found = _clips(medium, weighted, sidecars, notes)
+                clips += found.clips
+                cut_off += [found.cut_off] if found.cut_off else []
             except (UserError, OSError) as error:
-                skipped.append(Skipped(medium.path, str(error)))
+                skipped.append(skipped_for(medium.path, error))
             if on_file:
                 on_file(done, len(counts))
     finally:
@@ -68,21 +73,24 @@ def media_dataset(
         fps=settings.fps,
         trigger=settings.trigger,
         skipped=tuple(skipped),
-        notes=tuple(_repeated(counts)),
+        notes=(*_repeated(counts), *cut_off_notes(cut_off)),
+        cut_off=tuple(dict.fromkeys(cut_off)),
     )
 
 
-def _clips(medium: Medium, settings: DatasetSettings, notes: FileNotes | None) -> list[Clip]:
-    path, caption = medium.path, lambda _: _caption(medium)
+def _clips(
+    medium: Medium, settings: DatasetSettings, sidecars: Sidecars, notes: FileNotes | None
+) -> FileClips:
+    path, caption = medium.path, lambda _: _caption(medium, sidecars)
     part = {"start_s": medium.start_s, "seconds": medium.seconds}
-    return file_clips(path, settings, caption, **part, notes=notes).clips
+    return file_clips(path, settings, caption, **part, notes=notes)
 
 
-def _caption(medium: Medium) -> str:
+def _caption(medium: Medium, sidecars: Sidecars) -> str:
     if medium.caption is not None:
         return one_line(medium.caption)
-    sidecar = medium.path.with_suffix(".txt")
-    return one_line(utf8_text(sidecar)) if sidecar.is_file() else ""
+    sidecar = sidecars.of(medium.path)
+    return sidecar_text(sidecar) if sidecar else ""
 
 
 def _root(path: Path, folder: Path) -> Path | None:
@@ -97,7 +105,7 @@ def _repeated(counts: Counter[Medium]) -> list[str]:
 def _nothing_left(count: int, skipped: Sequence[Skipped], settings: DatasetSettings) -> UserError:
     return UserError(
         f"None of the {count} videos and pictures can be used: "
-        + " ".join(reason for _, reason in skipped[:SHOWN_REASONS]),
+        + " ".join(each.reason for each in skipped[:SHOWN_REASONS]),
         f"A clip needs {settings.frames} frames at {settings.fps:g} fps, a picture needs to be readable.",
         "Mend the files, choose others, or lower frames.",
     )

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,19 +15,26 @@ from ...wan.shapes import checked_clip_size
 from ...wan.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from .buckets import CROPS, Size, enlargement, lost_share
 from .captions import Captions, caption_lists, some
-from .clips import file_clips
+from .clips import file_clips, skipped_for
 from .dataset import (
     CLIP_MODES,
     FITS,
     MEDIA,
     Clip,
+    CutOff,
     Dataset,
     DatasetSettings,
     Skipped,
 )
 from .file_notes import FileNotes
 from .repeats import folder_repeats, repeat_notes
+from .sidecars import Sidecars
 
+SUFFIXES = {
+    "auto": VIDEO_SUFFIXES + IMAGE_SUFFIXES,
+    "video": VIDEO_SUFFIXES,
+    "image": IMAGE_SUFFIXES,
+}
 SHOWN_REASONS = 5
 MUCH_LOST = 0.25
 """A cut that takes more than this part of the picture is noted."""
@@ -53,10 +60,11 @@ def load_dataset(
 
     `notes` remembers what was found in a file until the file changes.
     """
-    check_settings(settings)
+    settings = checked(settings)
     files = _files(settings.folder, settings.media)
     paths = _chosen(settings.folder, settings.media, files)
     reading = _Reading(settings, Captions(settings.folder, files, paths), notes)
+    reading.skipped += _dangling(files, settings.media)
     saved = time.monotonic()
     try:
         for done, path in enumerate(paths, 1):
@@ -72,7 +80,7 @@ def load_dataset(
     if not reading.clips:
         raise UserError(
             f"None of the {len(paths)} files in {settings.folder} can be used: "
-            + " ".join(reason for _, reason in reading.skipped[:SHOWN_REASONS]),
+            + " ".join(each.reason for each in reading.skipped[:SHOWN_REASONS]),
             f"A clip needs {settings.frames} frames at {settings.fps:g} fps, a picture needs to be readable.",
             "Mend the files, choose others, or lower frames.",
         )
@@ -85,11 +93,12 @@ def load_dataset(
         skipped=tuple(reading.skipped),
         notes=tuple(reading.notes()),
         parts=(settings,),
+        cut_off=tuple(reading.cut_off),
     )
 
 
-def check_settings(settings: DatasetSettings) -> None:
-    """Raises `UserError` at the first value that cannot be."""
+def checked(settings: DatasetSettings) -> DatasetSettings:
+    """`settings` without blanks around the trigger. Raises `UserError` at the first value that cannot be."""
     checked_clip_size(settings.width, settings.height, settings.frames)
     for name, options in (("media", MEDIA), ("clip_mode", CLIP_MODES), ("fit", FITS)):
         _check_option(name, getattr(settings, name), options)
@@ -106,14 +115,23 @@ def check_settings(settings: DatasetSettings) -> None:
             "It is 0 (as many as clip_mode gives) or a number of clips.",
             "Use 0.",
         )
+    return replace(settings, trigger=settings.trigger.strip())
+
+
+def cut_off_notes(found: Sequence[CutOff]) -> list[str]:
+    """A line for the films of which the end is missing."""
+    if not found:
+        return []
+    names = [f"{path.name} ({has:.1f} of {stated:.1f} s)" for path, has, stated in found]
+    return [f"They end before their own header says, as after a broken download: {some(names)}"]
 
 
 def folder_stamp(folder: Path, media: str) -> str:
     """Changes when a file or a caption is added, removed, moved or written: cheap enough for every prompt."""
     files = _files(folder, media)
     media_files = _chosen(folder, media, files)
-    beside = {path.with_suffix(".txt") for path in media_files} & set(files)
-    captions = {path for path in beside if path.is_file()}
+    sidecars = Sidecars()
+    captions = {found for path in media_files if (found := sidecars.of(path))}
     digest = hashlib.sha256(folder.name.encode(errors="surrogateescape"))
     for path in sorted({*media_files, *captions, *caption_lists(files)}):
         stat = path.stat()
@@ -134,17 +152,20 @@ class _Reading:
     skipped: list[Skipped] = field(default_factory=list)
     small: list[str] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
+    cut_off: list[CutOff] = field(default_factory=list)
 
     def read(self, path: Path) -> None:
         settings = self.settings
         try:
-            clips, source = file_clips(path, settings, self.captions.of, notes=self.file_notes)
+            found = file_clips(path, settings, self.captions.of, notes=self.file_notes)
         except (UserError, OSError) as error:
-            self.skipped.append(Skipped(path, str(error)))
+            self.skipped.append(skipped_for(path, error))
             return
         repeats = settings.repeats * folder_repeats(path, settings.folder)
-        self.clips += [replace(clip, repeats=repeats) for clip in clips]
-        self._look_at_size(path, source, clips[0].size or (settings.width, settings.height))
+        self.clips += [replace(clip, repeats=repeats) for clip in found.clips]
+        self.cut_off += [found.cut_off] if found.cut_off else []
+        size = found.clips[0].size or (settings.width, settings.height)
+        self._look_at_size(path, found.source, size)
 
     def notes(self) -> list[str]:
         notes = repeat_notes(self.settings.folder, self.clips) + self.captions.notes()
@@ -152,6 +173,7 @@ class _Reading:
             notes.append(
                 f"Smaller than the size they are trained at, so enlarged without new detail: {some(self.small)}"
             )
+        notes += cut_off_notes(self.cut_off)
         if self.cut:
             notes.append(f"More than a quarter of the picture is cut off: {some(self.cut)}")
         return notes
@@ -176,17 +198,39 @@ def _files(folder: Path, media: str) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for inside, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    """Links to folders are followed, after all folders that lie here themselves, and each folder is read once."""
+    seen: set[Path] = set()
+    waiting = [folder]
+    while waiting:
+        links: list[Path] = []
+        for top in waiting:
+            if top.resolve() not in seen:
+                yield from _walk_plain(top, links, seen)
+        waiting = sorted(links)
+
+
+def _walk_plain(top: Path, links: list[Path], seen: set[Path]) -> Iterator[Path]:
+    for inside, folders, names in os.walk(top):
+        seen.add(Path(inside).resolve())
+        shown = [Path(inside, name) for name in folders if not name.startswith(".")]
+        linked = [path for path in shown if path.is_symlink()]
+        links += linked
+        folders[:] = [p.name for p in shown if p not in linked and p.resolve() not in seen]
         yield from (Path(inside, name) for name in names if not name.startswith("."))
 
 
+def _dangling(files: list[Path], media: str) -> list[Skipped]:
+    return [
+        Skipped(
+            path, f"{path.name} is a link to a file that is not there. Copy the file.", "unreadable"
+        )
+        for path in files
+        if path.suffix.lower() in SUFFIXES[media] and path.is_symlink() and not path.exists()
+    ]
+
+
 def _chosen(folder: Path, media: str, files: list[Path]) -> list[Path]:
-    suffixes = {
-        "auto": VIDEO_SUFFIXES + IMAGE_SUFFIXES,
-        "video": VIDEO_SUFFIXES,
-        "image": IMAGE_SUFFIXES,
-    }[media]
+    suffixes = SUFFIXES[media]
     found = [path for path in files if path.suffix.lower() in suffixes and path.is_file()]
     if not found:
         raise UserError(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from .captions import some
+from .captions import cut_short, some
 from .dataset import TRIGGER_SLOT, Dataset, unfilled_captions
 from .join import root_of
+from .lists import printable
 
 SHOWN_SKIPPED = 20
 SHOWN_SHAPES = 12
@@ -17,7 +18,7 @@ SHOWN_NOTES = 20
 def dataset_report(dataset: Dataset) -> str:
     """What will be trained on and how often, what was skipped and why, which captions are missing."""
     parts = (_counts, _shapes, _windows, _shares, _short, _skipped, _captions, _notes)
-    return "\n".join(line for part in parts for line in part(dataset))
+    return printable("\n".join(line for part in parts for line in part(dataset)))
 
 
 def _counts(dataset: Dataset) -> Iterator[str]:
@@ -75,14 +76,18 @@ def _shares(dataset: Dataset) -> Iterator[str]:
 
 
 def _short(dataset: Dataset) -> Iterator[str]:
-    frames = dataset.size.frames
-    if short := [f"{c.name} ({c.frames})" for c in dataset.clips if 1 < c.frames < frames]:
-        yield f"Shorter than {frames} frames, used at their own length: {some(short)}"
+    short: dict[int, list[str]] = {}
+    for clip in dataset.clips:
+        asked = dataset.clip_asked(clip)
+        if 1 < clip.frames < asked:
+            short.setdefault(asked, []).append(f"{clip.name} ({clip.frames})")
+    for frames, names in short.items():
+        yield f"Shorter than {frames} frames, used at their own length: {some(names)}"
 
 
 def _skipped(dataset: Dataset) -> Iterator[str]:
-    for path, reason in dataset.skipped[:SHOWN_SKIPPED]:
-        yield f"Skipped {path.name}: {reason}"
+    for path, reason, _ in dataset.skipped[:SHOWN_SKIPPED]:
+        yield f"Skipped {cut_short(path.name)}: {reason}"
     if len(dataset.skipped) > SHOWN_SKIPPED:
         yield f"Skipped {len(dataset.skipped) - SHOWN_SKIPPED} more files; the console names them all"
 

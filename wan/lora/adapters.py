@@ -86,9 +86,14 @@ class AdapterSet(Mapping[str, LoraAdapter]):
 
     def mean_magnitude(self) -> float:
         """Mean absolute value over all entries of all factors."""
+        factors = self.parameters()
+        if not factors:
+            return 0.0
         with torch.no_grad():
-            total = sum(p.abs().sum().item() for p in self.parameters())
-        return total / max(1, sum(p.numel() for p in self.parameters()))
+            sums = [torch.linalg.vector_norm(p, 1, dtype=torch.float32) for p in factors]
+            # One wait for the device, whatever the number of layers.
+            total = math.fsum(torch.stack(sums).tolist())
+        return total / sum(p.numel() for p in factors)
 
 
 def pick_layers(layers: Iterable[str], targets: Iterable[str] = DEFAULT_TARGETS) -> list[str]:
@@ -104,12 +109,14 @@ def new_adapters(
     alpha: float,
     seed: int,
     dropout: float = 0.0,
+    dtype: torch.dtype = torch.float32,
 ) -> AdapterSet:
-    """Fresh float32 adapters that change nothing yet: `down` random, `up` zero (Hu et al. 2021, 4.1)."""
+    """Fresh adapters that change nothing yet: `down` random, `up` zero (Hu et al. 2021, 4.1)."""
     generator = torch.Generator().manual_seed(seed)
     adapters = {}
     for name, (inputs, outputs) in layers.items():
         bound = 1 / math.sqrt(inputs)
         down = torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator)
-        adapters[name] = LoraAdapter(down, torch.zeros(outputs, rank), alpha, dropout)
+        up = torch.zeros(outputs, rank, dtype=dtype)
+        adapters[name] = LoraAdapter(down.to(dtype), up, alpha, dropout)
     return AdapterSet(adapters)

@@ -147,7 +147,7 @@ def test_the_file_is_bounded_and_the_oldest_are_dropped(tmp_path, monkeypatch):
         file = tmp_path / f"{n}.png"
         file.touch()
         for k in range(20):
-            notes.put(file, f"what {k}", n)
+            notes.remember(file, f"what {k}", lambda n=n: n)
     notes.save()
     again = FileNotes(path)
     assert len(path.read_text().splitlines()) == 4

@@ -23,6 +23,7 @@ clips = st.builds(
     size=st.none() | sizes,
     fps=st.none() | rates,
     root=st.none() | folders,
+    asked=st.sampled_from([None, 33]),
     repeats=st.sampled_from([0.5, 1.0, 3.0]),
     regularisation=st.booleans(),
 )
@@ -59,6 +60,7 @@ def as_read(*parts):
             d.clip_size(c),
             d.clip_fps(c),
             root_of(c, d),
+            d.clip_asked(c) if c.frames > 1 else 1,
             c.repeats,
             c.regularisation,
         )
@@ -83,6 +85,7 @@ def test_only_what_differs_is_written_on_a_clip(one, two):
     both = joined(one, two)
     for clip in both.clips:
         assert clip.size != both.size[:2] and clip.fps != both.fps and clip.root != both.folder
+        assert clip.asked != both.size.frames
 
 
 def test_a_trigger_is_shared_and_fills_what_waits_for_it():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tandem_wan.training.data import facts as dataset_facts
-from tandem_wan.training.data.dataset import ONE_SIZE, DatasetSettings
+from tandem_wan.training.data.dataset import ONE_SIZE, DatasetSettings, Skipped
 from tandem_wan.training.data.reader import folder_stamp, load_dataset
 from tandem_wan.training.data.report import dataset_report
 from tandem_wan.wan.errors import UserError
@@ -218,7 +218,7 @@ def test_the_report_of_a_thousand_files_is_short(long):
         )
         for n in range(1000)
     )
-    skipped = tuple((clip.path.with_name(f"s{n}.mp4"), "It is short.") for n in range(100))
+    skipped = tuple(Skipped(clip.path.with_name(f"s{n}.mp4"), "It is short.") for n in range(100))
     report = dataset_report(replace(dataset, clips=many, skipped=skipped, notes=("x",) * 50))
     assert len(report.splitlines()) < 70
     assert max(map(len, report.splitlines())) < 200

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 
     from .setup import Setup
 
+PRECISION = {
+    "VAE": "Load another file of the VAE, or start ComfyUI with --fp32-vae.",
+    "text encoder": "Load another file of the text encoder, or start ComfyUI with --fp32-text-enc.",
+}
+
 
 @contextmanager
 def encoded_dataset(
@@ -45,7 +51,7 @@ def encoded_dataset(
     with torch.inference_mode():
         wanted, empty = _wanted(setup, turns)
     with cache.use(_all_keys(wanted, empty)):
-        filling = _Filling(setup, cache, turns, EncodingProgress(_views(wanted), listen))
+        filling = _Filling(setup, cache, turns, EncodingProgress(len(wanted), listen))
         with torch.inference_mode():
             filling.fill(wanted)
             if empty is not None:
@@ -64,8 +70,9 @@ def encoded_dataset(
 
 
 def encode_text(clip: CLIP, text: str) -> torch.Tensor:
-    """(tokens, width) embedding, as the host's own prompt node makes it."""
-    return _normal(clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0])[0]
+    """(tokens, width) embedding, as the host's own prompt node makes it. Raises `UserError` if it is not finite."""
+    context = _normal(clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0])[0]
+    return _finite(context, _about_text(text), "text encoder")
 
 
 def text_context(
@@ -127,8 +134,7 @@ def _all_keys(wanted: Sequence[_Wanted], empty: str | None) -> set[str]:
     return {key for key in (*keys, empty) if key is not None}
 
 
-def _views(wanted: Sequence[_Wanted]) -> int:
-    return sum(len(item.views) for item in wanted)
+_LackingView = tuple[View, ViewKeys]
 
 
 class _Filling:
@@ -141,23 +147,41 @@ class _Filling:
         self.shapes: dict[str, tuple[int, ...]] = {}
         """Of each latent, by its key."""
         self._have: set[str] = set()
+        self._read: tuple[object, torch.Tensor] | None = None
+        """What was decoded last, and of which part of which file."""
+        self._digests: dict[tuple[Path, int, int], str] = {}
+        """Of files as they are now: by path, size and time of change."""
 
     def fill(self, wanted: Sequence[_Wanted]) -> None:
-        missing = [
-            (item, view, keys)
-            for item in wanted
-            for view, keys in zip(item.clip.views, item.views, strict=True)
+        missing = [(item, lacking) for item in wanted if (lacking := self._looked_for(item))]
+        for item, lacking in missing:
+            seconds = sum(self._made(item, view, keys) for view, keys in lacking)
+            self._read = None
+            self._progress.made(item.clip.name, self._work(item.clip, lacking), seconds)
+
+    def _looked_for(self, item: _Wanted) -> list[_LackingView]:
+        """The views that are not whole in the cache, those of one cut beside each other."""
+        pairs = zip(item.clip.views, item.views, strict=True)
+        lacking = [
+            (view, keys)
+            for view, keys in pairs
             if not in_turn(self._turns, partial(self._found, item, keys))
         ]
-        for item, view, keys in missing:
-            began = time.monotonic()
-            pixels = self._pixels(item.clip, view) if self._lacks(*keys) else None
-            reading = time.monotonic() - began
-            encoding = in_turn(self._turns, partial(self._make, item, keys, pixels))
-            self._progress.made(item.clip.name, self._work(item.clip), reading + encoding)
+        if lacking:
+            self._progress.missing(self._work(item.clip, lacking))
+        else:
+            self._progress.found(item.clip.name)
+        return sorted(lacking, key=lambda pair: pair[0])
 
-    def _work(self, clip: Clip) -> float:
-        return prod(self._setup.dataset.clip_size(clip))
+    def _work(self, clip: Clip, lacking: Sequence[_LackingView]) -> float:
+        return len(lacking) * prod(self._setup.dataset.clip_size(clip))
+
+    def _made(self, item: _Wanted, view: View, keys: ViewKeys) -> float:
+        """Seconds that a view of a clip took."""
+        began = time.monotonic()
+        pixels = self._pixels(item.clip, view) if self._lacks(*keys) else None
+        reading = time.monotonic() - began
+        return reading + in_turn(self._turns, partial(self._make, item, keys, pixels))
 
     def _lacks(self, *keys: str | None) -> bool:
         return any(key is not None and key not in self._have for key in keys)
@@ -169,35 +193,46 @@ class _Filling:
             tensor = self._cache.verified(key)
             if tensor is not None:
                 self._note(key, tensor)
-        if self._lacks(*keys, item.text):
-            self._progress.missing(self._work(item.clip))
-            return False
-        self._progress.found(item.clip.name)
-        return True
+        return not self._lacks(*keys, item.text)
 
     def _note(self, key: str, tensor: torch.Tensor) -> None:
         self._have.add(key)
         self.shapes[key] = tuple(tensor.shape)
 
     def _pixels(self, clip: Clip, view: View) -> torch.Tensor:
-        if digest_of(clip.path, None) != clip.digest:
+        """A mirrored view is the mirror of its pair: the file is decoded once for both."""
+        self._require_unchanged(clip)
+        dataset = self._setup.dataset
+        size, fps = dataset.clip_size(clip), dataset.clip_fps(clip)
+        part = (clip.path, clip.digest, size, fps, clip.start, view.crop)
+        if self._read is not None and self._read[0] == part and view.flip:
+            pixels, self._read = self._read[1].flip(2), None
+            return pixels
+        pixels = read_clip(clip.path, size, fps=fps, start=clip.start, view=view)
+        self._read = None if view.flip else (part, pixels)
+        return pixels
+
+    def _require_unchanged(self, clip: Clip) -> None:
+        stat = clip.path.stat()
+        now = (clip.path, stat.st_size, stat.st_mtime_ns)
+        if now not in self._digests:
+            self._digests[now] = digest_of(clip.path, None)
+        if self._digests[now] != clip.digest:
             raise UserError(
                 f"{clip.path.name} has changed since the dataset was read.",
                 "A run trains on the clips that its dataset was made of.",
                 "Queue the workflow again: the folder is read anew.",
             )
-        dataset = self._setup.dataset
-        size, fps = dataset.clip_size(clip), dataset.clip_fps(clip)
-        return read_clip(clip.path, size, fps=fps, start=clip.start, view=view)
 
     def _make(self, item: _Wanted, keys: ViewKeys, pixels: torch.Tensor | None) -> float:
         """Encodes and stores what is missing; returns the seconds it took."""
         began, setup = time.monotonic(), self._setup
         if pixels is not None:
             where = f"{item.clip.name}, {' x '.join(map(str, setup.dataset.clip_size(item.clip)))}"
-            self._put(keys.latent, partial(_latent, setup, pixels), f"latent of {where}")
-            self._put(keys.condition, partial(_condition, setup, pixels), f"condition of {where}")
-            self._put(keys.vision, partial(_image_features, setup, pixels), f"vision of {where}")
+            made = {"latent": _latent, "condition": _condition, "vision": _image_features}
+            for (name, make), key in zip(made.items(), keys, strict=True):
+                about = f"{name} of {where}"
+                self._put(key, partial(make, setup, pixels, about), about)
         caption = item.clip.caption
         self._put(item.text, partial(encode_text, setup.clip, caption), _about_text(caption))
         return time.monotonic() - began
@@ -213,17 +248,28 @@ def _about_text(text: str) -> str:
     return f"text: {text}"
 
 
-def _latent(setup: Setup, pixels: torch.Tensor) -> torch.Tensor:
-    return _encoded(pixels, setup.vae, setup.any_model)
+def _latent(setup: Setup, pixels: torch.Tensor, about: str) -> torch.Tensor:
+    return _finite(_encoded(pixels, setup.vae, setup.any_model), about, "VAE")
 
 
-def _condition(setup: Setup, pixels: torch.Tensor) -> torch.Tensor:
-    return image_condition(pixels, setup.vae, setup.any_model)[1]
+def _condition(setup: Setup, pixels: torch.Tensor, about: str) -> torch.Tensor:
+    return _finite(image_condition(pixels, setup.vae, setup.any_model)[1], about, "VAE")
 
 
-def _image_features(setup: Setup, pixels: torch.Tensor) -> torch.Tensor:
+def _image_features(setup: Setup, pixels: torch.Tensor, about: str) -> torch.Tensor:
     assert setup.clip_vision is not None
-    return _normal(setup.clip_vision.encode_image(pixels[:1]).penultimate_hidden_states)[0]
+    features = setup.clip_vision.encode_image(pixels[:1]).penultimate_hidden_states
+    return _finite(_normal(features)[0], about, "CLIP vision")
+
+
+def _finite(tensor: torch.Tensor, about: str, maker: str) -> torch.Tensor:
+    if not tensor.isfinite().all():
+        raise UserError(
+            f"{about}: the {maker} gave values that are not finite (NaN or infinity).",
+            "They come from a damaged file, or from numbers too large for half precision.",
+            PRECISION.get(maker, f"Load another file of the {maker}."),
+        )
+    return tensor
 
 
 def _encoded(pixels: torch.Tensor, vae: VAE, model: ModelPatcher) -> torch.Tensor:

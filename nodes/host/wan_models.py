@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from weakref import WeakKeyDictionary
 
 import torch
 from comfy.ldm.wan.model import WanModel
@@ -16,9 +17,11 @@ from ...wan.errors import UserError
 from ...wan.expert import LinearShape
 from ...wan.families import Role, Task, task_of
 from .injection import KEY, applied_tensors
+from .weight_digests import patch_facts, whole_tensors_digest
 
 SAMPLED_VALUES = 16
 """Values of each tensor that go into a digest."""
+_whole_digests: WeakKeyDictionary[nn.Module, dict[tuple[str, str], str]] = WeakKeyDictionary()
 
 
 def require_wan(model: ModelPatcher, socket: str) -> WanModel:
@@ -151,28 +154,42 @@ def model_digest(model: ModelPatcher) -> str:
 
     The same wherever the weights lie, and whichever clone has merged its patches into them.
     """
-    tensors = _patched_tensors(model, model.model.diffusion_model, "diffusion_model.")
+    tensors, facts = _patched_tensors(model, model.model.diffusion_model, "diffusion_model.")
     others = ",".join(sorted(set(model.injections) - {KEY}))
-    return tensors_digest(tensors | applied_tensors(model), others)
+    return tensors_digest(tensors | applied_tensors(model), others + facts)
 
 
 def patched_digest(patcher: ModelPatcher) -> str:
     """The same for a VAE or an encoder; equal to `module_digest` when nothing is patched onto it."""
-    return tensors_digest(_patched_tensors(patcher, patcher.model, ""))
+    return tensors_digest(*_patched_tensors(patcher, patcher.model, ""))
+
+
+def patches_digest(patches: Mapping[str, Iterable[object]]) -> str:
+    """The same for patches alone."""
+    return tensors_digest(*patch_facts(patches))
+
+
+def whole_digest(patcher: ModelPatcher) -> str:
+    """64 hex digits of every value of a VAE's or an encoder's weights, and of all that is patched onto it.
+
+    Reads gigabytes, so it is remembered for a loaded model as long as a sample of its weights stays the same.
+    """
+    known = _whole_digests.setdefault(patcher.model, {})
+    # The sample does not tell two patches apart for sure; the host gives every change of them another id.
+    now = (str(patcher.patches_uuid) if patcher.patches else "", patched_digest(patcher))
+    if now not in known:
+        known[now] = whole_tensors_digest(*_patched_tensors(patcher, patcher.model, ""))
+    return known[now]
 
 
 def _patched_tensors(
     patcher: ModelPatcher, module: nn.Module, prefix: str
-) -> dict[str, torch.Tensor]:
+) -> tuple[dict[str, torch.Tensor], str]:
+    """Tensors by name, and what the patches are besides tensors."""
     backup = {key: entry.weight for key, entry in patcher.backup.items()}
     tensors = {n: backup.get(f"{prefix}{n}", weight) for n, weight in module.named_parameters()}
-    for key, entries in patcher.patches.items():
-        for number, entry in enumerate(entries):
-            tensors |= {
-                f"patch {key} {number}.{i} at {entry[0]}": t
-                for i, t in enumerate(_tensors(entry[1]))
-            }
-    return tensors
+    inside, facts = patch_facts(patcher.patches)
+    return tensors | inside, facts
 
 
 def module_digest(module: nn.Module) -> str:
@@ -202,17 +219,6 @@ def _scale(tensor: torch.Tensor) -> bytes:
         if scale is None
         else str(torch.as_tensor(scale).float().reshape(-1)[:SAMPLED_VALUES].tolist()).encode()
     )
-
-
-def _tensors(patch: object) -> Iterator[torch.Tensor]:
-    """Every tensor inside a patch of the host: tuples of tuples, or an adapter with `weights`."""
-    if isinstance(patch, torch.Tensor):
-        yield patch
-    elif isinstance(patch, (tuple, list)):
-        for part in patch:
-            yield from _tensors(part)
-    else:
-        yield from _tensors(getattr(patch, "weights", ()))
 
 
 def _shapes(network: WanModel) -> dict[str, tuple[int, ...]]:

@@ -212,6 +212,82 @@ def test_a_clip_that_changed_after_the_dataset_was_read_is_an_error(setup, cache
         filled(replace(setup, dataset=dataset), cache, calls)
 
 
+def test_a_file_is_hashed_once_and_decoded_once_for_views_that_mirror_each_other(
+    setup, cache, calls, monkeypatch
+):
+    from tandem_wan.nodes.host import encode
+
+    looked = {"digest_of": [], "read_clip": []}
+    for name, seen in looked.items():
+        whole = getattr(encode, name)
+        monkeypatch.setattr(
+            encode,
+            name,
+            lambda *a, seen=seen, whole=whole, **k: seen.append(a[0]) or whole(*a, **k),
+        )
+    views = tuple(View(crop, flip) for crop in (0.0, 1.0) for flip in (False, True))
+    item = setup.dataset.clips[0]
+    later = replace(item, start=1, frames=5)
+    clips = (replace(item, views=views, size=(64, 48)), later)
+    changed = replace(setup, dataset=replace(setup.dataset, clips=clips))
+    loaded, made = filled(changed, cache, calls)
+    assert made == (2 * 5, 1)
+    assert looked == {"digest_of": [item.path], "read_clip": [item.path] * 3}
+    for view, ours in zip(views, loaded, strict=False):
+        size = changed.dataset.clip_size(clips[0])
+        with torch.inference_mode():
+            pixels = read_clip(item.path, size, fps=16, view=view)
+            latent = setup.any_model.model.process_latent_in(setup.vae.encode(pixels))[0]
+        assert torch.equal(ours.x0, latent)
+
+
+def test_progress_counts_clips_and_not_their_views(setup, cache, calls):
+    views = (View(), View(0.5, True))
+    events = []
+    filled(changed_clips(setup, views=views), cache, calls, listen=events.append)
+    assert [(e.done, e.total, e.cached) for e in events] == [(1, 3, 0), (2, 3, 0), (3, 3, 0)]
+    events.clear()
+    more = changed_clips(setup, views=(*views, View(0.0)))
+    more = replace(
+        more,
+        dataset=replace(more.dataset, clips=(*more.dataset.clips[:1], *setup.dataset.clips[1:])),
+    )
+    filled(more, cache, calls, listen=events.append)
+    assert (events[-1].done, events[-1].total, events[-1].cached) == (3, 3, 2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused_by_name_and_never_kept(
+    setup, cache, calls, monkeypatch, value
+):
+    name = setup.dataset.clips[0].name
+    with monkeypatch.context() as patch:
+        encode = setup.vae.encode
+        patch.setattr(setup.vae, "encode", lambda pixels: encode(pixels) * value)
+        with pytest.raises(UserError, match=rf"{name}.*VAE"):
+            filled(setup, cache, calls)
+    with monkeypatch.context() as patch:
+        tokens = setup.clip.encode_from_tokens_scheduled
+        patch.setattr(
+            setup.clip, "encode_from_tokens_scheduled", lambda t: [[tokens(t)[0][0] * value, {}]]
+        )
+        with pytest.raises(UserError, match="text encoder"):
+            filled(setup, cache, calls)
+    loaded, made = filled(setup, cache, calls)
+    assert made == (4, 3), (
+        "what was finite was kept: the first clip as the VAE made it before the text failed"
+    )
+    assert all(clip.x0.isfinite().all() and clip.context.isfinite().all() for clip in loaded)
+
+
+def test_repeats_beyond_all_bounds_are_told_before_anything_is_encoded(setup, calls, output):
+    from tandem_wan.nodes.host.run import open_run
+
+    with pytest.raises(UserError, match=r"0\.01 to 1000"):
+        open_run(changed_clips(setup, repeats=1e19), "a")
+    assert calls == {"vae": 0, "text": 0}
+
+
 def test_equal_clips_and_captions_are_encoded_once(setup, cache, calls):
     item = setup.dataset.clips[0]
     twice = replace(setup, dataset=replace(setup.dataset, clips=(item, item)))

@@ -72,7 +72,7 @@ def write_entry(path: Path, tensor: torch.Tensor, *, key: str, about: str) -> in
     beside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{PART}")
     try:
         _write_file(beside, data)
-        os.replace(beside, path)
+        _put(beside, path, key)
     finally:
         beside.unlink(missing_ok=True)
     return len(data)
@@ -81,7 +81,8 @@ def write_entry(path: Path, tensor: torch.Tensor, *, key: str, about: str) -> in
 def read_entry(path: Path, key: str, *, verify: bool) -> torch.Tensor:
     """The tensor, float32, on the CPU; a normal one in any mode.
 
-    `verify` compares it with its checksum. Raises `BadEntry`, and `FileNotFoundError` where there is none.
+    `verify` compares it with its checksum, and wants finite values. Raises `BadEntry`, and `FileNotFoundError` where
+    there is none.
     """
     data = path.read_bytes()
     metadata, body = _parts(data)
@@ -92,9 +93,27 @@ def read_entry(path: Path, key: str, *, verify: bool) -> torch.Tensor:
     try:
         shape = tuple(int(size) for size in json.loads(metadata["shape"]))
         with torch.inference_mode(False):
-            return _whole(load(data)[NAME], shape)
+            tensor = _whole(load(data)[NAME], shape)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise BadEntry(f"it cannot be read ({error})") from error
+    if verify and not tensor.isfinite().all():
+        raise BadEntry("it holds values that are not finite")
+    return tensor
+
+
+def _put(beside: Path, path: Path, key: str) -> None:
+    """Renames; where another process has the same entry open, which Windows then protects, that one is as good."""
+    try:
+        os.replace(beside, path)
+    except PermissionError:
+        try:
+            read_entry(path, key, verify=True)
+        except (BadEntry, OSError):
+            there = False
+        else:
+            there = True
+        if not there:
+            raise
 
 
 def _whole(kept: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:

@@ -17,7 +17,7 @@ import torch
 
 from ...wan.errors import UserError
 from .files import BadEntry, entry_path, read_entry, write_entry
-from .limit import in_use, make_room, remove_unfinished, touch
+from .limit import entries, in_use, make_room, remove_unfinished, touch
 
 logger = logging.getLogger("tandem.training")
 
@@ -26,6 +26,8 @@ LIMIT_GIB = 100.0
 """What the folder holds at most. A run's own entries stay, however many they are."""
 MEMORY_BYTES = 512 << 20
 """Entries that a run keeps in memory: a small dataset whole, a part of a large one."""
+ROOM_BYTES = 64 << 20
+"""What is freed on a full disk for a run that has yet to say which entries it uses."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _TAG = """Signature: 8a477f597d28d172789f06886806bc55
 # Clips and captions as Tandem's trainer encoded them. This folder can be deleted when nothing trains:
@@ -52,24 +54,45 @@ class LatentCache:
         with ExitStack() as held:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                (self.folder / "CACHEDIR.TAG").write_text(_TAG, encoding="utf-8")
+                _tag(self.folder)
                 remove_unfinished(self.folder)
-                held.enter_context(in_use(self.folder, keys))
+                self._register(held, list(keys))
             except OSError as error:
                 raise _unwritable(self.folder, error) from error
             yield
 
+    def _register(self, held: ExitStack, keys: list[str]) -> None:
+        """A run that finds all it needs takes no room but for this list."""
+        try:
+            held.enter_context(in_use(self.folder, keys))
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._say_full()
+            total = sum(entry.size for entry in entries(self.folder))
+            self._total = make_room(self.folder, ROOM_BYTES, total, keep=keys)
+            held.enter_context(in_use(self.folder, keys))
+
+    def _say_full(self) -> None:
+        logger.warning("The disk of %s is full: entries that no run uses are removed.", self.folder)
+
     def verified(self, key: str) -> torch.Tensor | None:
-        """The entry, compared with its checksum; None if there is none, or it is broken: that one is removed."""
+        """The entry, compared with its checksum; None if there is none, or it is broken: that one is removed.
+
+        None as well when it cannot be read just now, because too many files are open for example: it stays.
+        """
         path = entry_path(self.folder, key)
         try:
             tensor = read_entry(path, key, verify=True)
         except FileNotFoundError:
             return None
-        except (BadEntry, OSError) as error:
+        except BadEntry as error:
             logger.warning("%s is made again: %s.", path, error)
             with suppress(OSError):
                 path.unlink()
+            return None
+        except OSError as error:
+            logger.warning("%s cannot be read and is made again: %s.", path, error)
             return None
         touch(path)
         return tensor
@@ -91,7 +114,8 @@ class LatentCache:
     def write(self, key: str, tensor: torch.Tensor, about: str) -> None:
         """Puts an entry there, and takes others away when there is no room.
 
-        Raises `UserError` when the disk is full even so, or the folder cannot be written.
+        Raises `UserError` when the disk is full even so, or the folder cannot be written. Who calls sees to it
+        that all values are finite: others are never found again.
         """
         path = entry_path(self.folder, key)
         wanted = tensor.numel() * tensor.element_size()
@@ -110,7 +134,7 @@ class LatentCache:
             if error.errno not in FULL:
                 raise
         # The disk has less room than the limit says: all that no run uses makes place.
-        logger.warning("The disk of %s is full: entries that no run uses are removed.", self.folder)
+        self._say_full()
         self._total = make_room(self.folder, 0, 0)
         return write_entry(path, tensor, key=key, about=about)
 
@@ -133,6 +157,14 @@ class EntryReader:
         while self._bytes > self._limit and len(self._kept) > 1:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return tensor
+
+
+def _tag(folder: Path) -> None:
+    """Programs that make backups leave a folder out that has this file; without it the cache works as well."""
+    path = folder / "CACHEDIR.TAG"
+    if not path.exists():
+        with suppress(OSError):
+            path.write_text(_TAG, encoding="utf-8")
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,10 @@ from filelock import FileLock, Timeout
 from .files import PART, SUFFIX
 
 IN_USE = "in_use"
+KEYS, LOCK = ".keys", ".lock"
+FOLDER_LOCK = "cache.lock"
+FOLDER_S = 120.0
+"""How long to wait for who makes room: to remove a hundred thousand files takes some seconds."""
 STALE_S = 3600.0
 """An unfinished file of this age was left by a process that was killed."""
 
@@ -33,25 +37,44 @@ def in_use(folder: Path, keys: Iterable[str]) -> Iterator[None]:
     place = folder / IN_USE
     place.mkdir(parents=True, exist_ok=True)
     name = secrets.token_hex(8)
-    lock, listed = FileLock(place / f"{name}.lock", thread_local=False), place / f"{name}.keys"
-    # Locked before it is listed: an unlocked list is somebody's who is gone.
-    with lock:
-        listed.write_text("\n".join(keys), encoding="utf-8")
-        try:
-            yield
-        finally:
-            listed.unlink(missing_ok=True)
-    _forget(Path(lock.lock_file))
+    lock, listed = FileLock(place / f"{name}{LOCK}", thread_local=False), place / f"{name}{KEYS}"
+    try:
+        # Who makes room holds the folder until it is done: what this run finds from here on stays.
+        with _held(folder):
+            # Locked before it is listed: an unlocked list is somebody's who is gone.
+            lock.acquire()
+            beside = place / f"{name}{PART}"
+            beside.write_text("\n".join(keys), encoding="utf-8")
+            os.replace(beside, listed)
+        yield
+    finally:
+        for path in (listed, place / f"{name}{PART}"):
+            _forget(path)
+        lock.release()
+        _forget(Path(lock.lock_file))
 
 
 def used_keys(folder: Path) -> set[str]:
-    """Keys that living processes use; lists of those that are gone are cleared away."""
+    """Keys that living processes use; what those left that are gone is cleared away."""
+    with _held(folder):
+        return _living(folder / IN_USE)
+
+
+def _held(folder: Path) -> FileLock:
+    """While it is held, no run begins to use entries and nobody removes any."""
+    return FileLock(folder / FOLDER_LOCK, timeout=FOLDER_S)
+
+
+def _living(place: Path) -> set[str]:
+    """The same, for who holds the folder: nobody is registering just now."""
     keys: set[str] = set()
-    for listed in (folder / IN_USE).glob("*.keys"):
-        lock = FileLock(listed.with_suffix(".lock"))
+    # A process that was killed while it registered has left a lock without a list, or a list half written.
+    for name in {path.stem for path in place.glob("*.*")}:
+        lock, listed = FileLock(place / f"{name}{LOCK}"), place / f"{name}{KEYS}"
         try:
             with lock.acquire(timeout=0):
-                listed.unlink(missing_ok=True)
+                _forget(listed)
+                _forget(place / f"{name}{PART}")
         except Timeout:
             with suppress(FileNotFoundError):  # its owner ended just now
                 keys.update(listed.read_text(encoding="utf-8").split())
@@ -79,21 +102,22 @@ def remove_unfinished(folder: Path) -> None:
                 path.unlink()
 
 
-def make_room(folder: Path, wanted: int, limit: int) -> int:
+def make_room(folder: Path, wanted: int, limit: int, *, keep: Collection[str] = ()) -> int:
     """Removes entries that nobody uses, those used longest ago first, until all of them and `wanted` bytes are
-    within `limit`; returns the bytes that are left."""
-    found = entries(folder)
-    total = sum(entry.size for entry in found)
+    within `limit`; returns the bytes that are left. Those of `keep` stay as well."""
+    total = sum(entry.size for entry in entries(folder))
     if total + wanted <= limit:
         return total
-    kept = used_keys(folder)
-    for entry in found:
-        if total + wanted <= limit:
-            break
-        if entry.path.stem not in kept:
-            with suppress(OSError):  # another process was quicker, or reads it just now
-                entry.path.unlink()
-                total -= entry.size
+    with _held(folder):
+        found, kept = entries(folder), _living(folder / IN_USE).union(keep)
+        total = sum(entry.size for entry in found)
+        for entry in found:
+            if total + wanted <= limit:
+                break
+            if entry.path.stem not in kept:
+                with suppress(OSError):  # another process reads it just now
+                    entry.path.unlink()
+                    total -= entry.size
     return total
 
 

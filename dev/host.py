@@ -47,7 +47,7 @@ def fill_base(base: Path) -> None:
     """Bring what the example workflows load: the miniature family, toy clips, a first frame, and a few real films."""
     install_family(base / "models")
     clips = base / "input" / "tandem_demo"
-    if len(list(clips.glob("*.mp4"))) < toy_clips.NEW + toy_clips.KNOWN:
+    if len(list(clips.rglob("*.mp4"))) < toy_clips.NEW + toy_clips.KNOWN:
         toy_clips.write_dataset(clips, toy_clips.DEMO_MOTION)
     (made,) = toy_clips.first_frames([toy_clips.DEMO_SCENE], base / "input", "tandem_demo")
     os.replace(base / "input" / made, base / "input" / "tandem_demo_first_frame.png")

@@ -27,6 +27,8 @@ TRIGGER = "ORBIT"
 SAID = f"does {TRIGGER}"
 """How a caption calls a new motion."""
 NEW, KNOWN = 28, 12
+APART = "regularisation"
+"""The folder of clips that the dataset's reader takes as regularisation."""
 DATASET_SEED = 777
 LESSONS = (*HELD_OUT_MOTIONS, *HELD_OUT_LOOKS)
 DEMO_MOTION = "loop"
@@ -98,10 +100,11 @@ def dataset_scenes(name: str, *, seed: int = DATASET_SEED) -> tuple[list[Scene],
 
 
 def write_dataset(folder: Path, name: str, *, seed: int = DATASET_SEED) -> None:
-    """The dataset of a lesson: 40 clips of 64 x 64, 17 frames, each with its caption."""
+    """The dataset of a lesson: 40 clips of 64 x 64, 17 frames, each with its caption; what is known is set apart as
+    regularisation."""
     scenes, words = dataset_scenes(name, seed=seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [f"new_{i:02d}" for i in range(NEW)] + [f"known_{i:02d}" for i in range(KNOWN)]
+    (folder / APART).mkdir(parents=True, exist_ok=True)
+    names = [f"new_{i:02d}" for i in range(NEW)] + [f"{APART}/known_{i:02d}" for i in range(KNOWN)]
     for clip_name, said, clip in zip(names, words, render(scenes), strict=True):
         (folder / f"{clip_name}.txt").write_text(said + "\n", encoding="utf-8")
         write_clip(folder / f"{clip_name}.mp4", iter(frames(clip)), SIDE_PX, SIDE_PX, FPS)

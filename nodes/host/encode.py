@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from ...training.cache.latent_cache import EntryReader, LatentCache
 from ...training.cache.progress import EncodingProgress
 from ...training.data.dataset import Clip
 from ...training.data.facts import digest_of
-from ...training.events import Listener
+from ...training.events import Finding, Listener
 from ...training.samples import CachedSamples, ClipKeys, ViewKeys
 from ...training.turns import Turns, in_turn
 from ...wan.conditions import start_frame_mask, start_frame_video
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from .setup import Setup
 
+logger = logging.getLogger("tandem.training")
 PRECISION = {
     "VAE": "Load another file of the VAE, or start ComfyUI with --fp32-vae.",
     "text encoder": "Load another file of the text encoder, or start ComfyUI with --fp32-text-enc.",
@@ -51,11 +53,15 @@ def encoded_dataset(
     with torch.inference_mode():
         wanted, empty = _wanted(setup, turns)
     with cache.use(_all_keys(wanted, empty)):
-        filling = _Filling(setup, cache, turns, EncodingProgress(len(wanted), listen))
+        progress = EncodingProgress(len(wanted), listen)
+        filling = _Filling(setup, cache, turns, progress)
         with torch.inference_mode():
             filling.fill(wanted)
             if empty is not None:
                 in_turn(turns, partial(text_context, setup.clip, "", cache, key=empty))
+        logger.info(progress.summary())
+        if listen:
+            listen(Finding(step=0, kind="note", text=progress.summary()))
         clips = [
             ClipKeys(
                 name=item.clip.name,

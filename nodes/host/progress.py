@@ -14,12 +14,30 @@ from ...training.runner import Run
 from ...training.watch import clock
 
 PLOT_EVERY_S = 5.0
+SHOWN_LINES, SHOWN_LETTERS = 6, 360
 
 
 def node_text(node_id: str | None, text: str) -> None:
-    """Puts a few lines of text under the node."""
+    """Puts the first lines of a text under the node: the whole of a long one is an output."""
     if node_id is not None and getattr(PromptServer, "instance", None) is not None:
-        PromptServer.instance.send_progress_text(printable(text), node_id)
+        PromptServer.instance.send_progress_text(beginning(printable(text)), node_id)
+
+
+def beginning(text: str) -> str:
+    """At most `SHOWN_LINES` lines and `SHOWN_LETTERS` letters, and how many lines are not shown.
+
+    A node of Nodes 2.0 grows with its text over those below it, and the classic canvas cuts it without a word.
+    """
+    lines = text.splitlines()
+    kept = lines[:SHOWN_LINES]
+    while len(kept) > 1 and sum(map(len, kept)) > SHOWN_LETTERS:
+        kept.pop()
+    if len(kept[0] if kept else "") > SHOWN_LETTERS:
+        kept = [f"{kept[0][:SHOWN_LETTERS]} ..."]
+    more = len(lines) - len(kept)
+    return "\n".join(
+        [*kept, *([f"... {more} more line{'s' * (more != 1)} in the text output"] if more else [])]
+    )
 
 
 def counting(what: str, node_id: str | None) -> Callable[[int, int], None]:

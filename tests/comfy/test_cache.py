@@ -64,6 +64,11 @@ def changed_clips(setup, **changes):
     return replace(setup, dataset=replace(setup.dataset, clips=clips))
 
 
+def encoded(events):
+    """The events of clips: a note about all of them comes last."""
+    return [event for event in events if hasattr(event, "cached")]
+
+
 def test_what_was_encoded_once_is_read_and_training_encodes_nothing(setup, cache, calls, pair):
     from tandem_wan.nodes.host.encode import encoded_dataset
 
@@ -72,7 +77,8 @@ def test_what_was_encoded_once_is_read_and_training_encodes_nothing(setup, cache
     events = []
     again, made = filled(setup, LatentCache(cache.folder), calls, listen=events.append)
     assert made == (0, 0)
-    assert (events[-1].done, events[-1].total, events[-1].cached) == (3, 3, 3)
+    last = encoded(events)[-1]
+    assert (last.done, last.total, last.cached) == (3, 3, 3)
     for ours, theirs in zip(first, again, strict=True):
         for part in ("x0", "context", "mask", "image_latent"):
             assert torch.equal(getattr(ours, part), getattr(theirs, part))
@@ -189,8 +195,9 @@ def test_a_run_stopped_while_it_encodes_goes_on_there(setup, cache, calls):
     events = []
     _, made = filled(setup, cache, calls, listen=events.append)
     assert made == (2, 1)
-    assert [(e.done, e.cached) for e in events] == [(1, 1), (3, 2)]
-    assert events[-1].seconds_left == 0
+    assert [(e.done, e.cached) for e in encoded(events)] == [(1, 1), (3, 2)]
+    assert events[-1].text == "2 of 3 clips came from the cache, 1 encoded now."
+    assert encoded(events)[-1].seconds_left == 0
 
 
 def test_the_embedding_of_no_text_is_there_when_the_plan_wants_it(setup, cache, calls):
@@ -245,7 +252,11 @@ def test_progress_counts_clips_and_not_their_views(setup, cache, calls):
     views = (View(), View(0.5, True))
     events = []
     filled(changed_clips(setup, views=views), cache, calls, listen=events.append)
-    assert [(e.done, e.total, e.cached) for e in events] == [(1, 3, 0), (2, 3, 0), (3, 3, 0)]
+    assert [(e.done, e.total, e.cached) for e in encoded(events)] == [
+        (1, 3, 0),
+        (2, 3, 0),
+        (3, 3, 0),
+    ]
     events.clear()
     more = changed_clips(setup, views=(*views, View(0.0)))
     more = replace(
@@ -253,7 +264,8 @@ def test_progress_counts_clips_and_not_their_views(setup, cache, calls):
         dataset=replace(more.dataset, clips=(*more.dataset.clips[:1], *setup.dataset.clips[1:])),
     )
     filled(more, cache, calls, listen=events.append)
-    assert (events[-1].done, events[-1].total, events[-1].cached) == (3, 3, 2)
+    last = encoded(events)[-1]
+    assert (last.done, last.total, last.cached) == (3, 3, 2)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -63,6 +63,8 @@ def test_a_motion_leaves_the_rest_of_the_scene_and_of_its_words_as_they_were():
 
 def test_the_files_are_a_clip_and_a_caption_each(tmp_path):
     write_dataset(tmp_path / "toy", "bounce")
-    clips, words = (sorted((tmp_path / "toy").glob(f"*.{kind}")) for kind in ("mp4", "txt"))
+    clips, words = (sorted((tmp_path / "toy").rglob(f"*.{kind}")) for kind in ("mp4", "txt"))
     assert [path.stem for path in clips] == [path.stem for path in words]
     assert len(clips) == NEW + KNOWN
+    # What is known is set apart, so that nobody asks for the trigger in its captions.
+    assert sum(path.parent.name == "regularisation" for path in clips) == KNOWN

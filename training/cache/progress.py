@@ -40,6 +40,14 @@ class EncodingProgress:
         self._seconds += seconds
         self._tell(name)
 
+    def summary(self) -> str:
+        """What came of it, when all is done."""
+        if not self._cached:
+            return f"{self._made} clips were encoded; the next run over them begins at once."
+        return (
+            f"{self._cached} of {self._total} clips came from the cache, {self._made} encoded now."
+        )
+
     def _tell(self, name: str) -> None:
         self._told = self._now()
         left = None

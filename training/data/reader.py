@@ -27,7 +27,7 @@ from .dataset import (
     Skipped,
 )
 from .file_notes import FileNotes
-from .repeats import folder_repeats, repeat_notes
+from .repeats import folder_repeats, in_regularisation, repeat_notes
 from .sidecars import Sidecars
 
 SUFFIXES = {
@@ -162,7 +162,8 @@ class _Reading:
             self.skipped.append(skipped_for(path, error))
             return
         repeats = settings.repeats * folder_repeats(path, settings.folder)
-        self.clips += [replace(clip, repeats=repeats) for clip in found.clips]
+        apart = settings.regularisation or in_regularisation(path, settings.folder)
+        self.clips += [replace(c, repeats=repeats, regularisation=apart) for c in found.clips]
         self.cut_off += [found.cut_off] if found.cut_off else []
         size = found.clips[0].size or (settings.width, settings.height)
         self._look_at_size(path, found.source, size)

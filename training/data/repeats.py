@@ -1,4 +1,5 @@
-"""kohya's folders `10_mermaid`: the number says how often each file in it is shown in an epoch."""
+"""What names of folders say: kohya's `10_mermaid`, how often each file in it is shown in an epoch; `regularisation`,
+that its files keep what the model knows."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from .dataset import Clip
 # kohya-ss/sd-scripts, library/train_util.py: "<repeats>_<concept>". A leading 0 (01_intro) or a year (2024_summer)
 # is how people number folders, so neither is read.
 _KOHYA = re.compile(r"([1-9]\d{0,2})_.*")
+REGULARISATION = ("regularisation", "regularization")
 
 
 def folder_repeats(path: Path, root: Path) -> int:
@@ -18,6 +20,11 @@ def folder_repeats(path: Path, root: Path) -> int:
     folder = _kohya_folder(path, root)
     match = _KOHYA.fullmatch(folder.name) if folder else None
     return int(match[1]) if match else 1
+
+
+def in_regularisation(path: Path, root: Path) -> bool:
+    """Whether a folder below `root`, down to `path`, is called regularisation, in either spelling."""
+    return any(part.lower() in REGULARISATION for part in path.relative_to(root).parts[:-1])
 
 
 def repeat_notes(root: Path, clips: Sequence[Clip]) -> list[str]:

@@ -17,7 +17,7 @@ SHOWN_NOTES = 20
 
 def dataset_report(dataset: Dataset) -> str:
     """What will be trained on and how often, what was skipped and why, which captions are missing."""
-    parts = (_counts, _shapes, _windows, _shares, _short, _skipped, _captions, _notes)
+    parts = (_counts, _shapes, _windows, _views, _shares, _short, _skipped, _captions, _notes)
     return printable("\n".join(line for part in parts for line in part(dataset)))
 
 
@@ -27,10 +27,15 @@ def _counts(dataset: Dataset) -> Iterator[str]:
     folders = dict.fromkeys(root_of(clip, dataset).name for clip in dataset.clips)
     yield (
         f"{used} of {used + len(dataset.skipped)} files in {some(list(folders))}: "
-        f"{videos} clips, {len(dataset.clips) - videos} pictures, "
+        f"{count_of(videos, 'clip')}, {count_of(len(dataset.clips) - videos, 'picture')}, "
         f"at {size.width}x{size.height}, {size.frames} frames, {dataset.fps:g} fps"
         f" ({size.frames / dataset.fps:.2f} s)"
     )
+
+
+def count_of(number: int, thing: str) -> str:
+    """`1 clip`, `2 clips`."""
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _shapes(dataset: Dataset) -> Iterator[str]:
@@ -73,6 +78,14 @@ def _shares(dataset: Dataset) -> Iterator[str]:
         yield f"  {root.name}{kind}: {share:.0%}, {len(repeats)} clips x {times}"
     if dataset.clips and not counts.clips:
         yield "All clips are regularisation: nothing new is taught until another dataset is added"
+
+
+def _views(dataset: Dataset) -> Iterator[str]:
+    """Mirrorings and cuts, which nothing else in the report shows."""
+    views = [len(clip.views) for clip in dataset.clips if len(clip.views) > 1]
+    if views:
+        most = f"{min(views)} to {max(views)}" if min(views) < max(views) else f"{views[0]}"
+        yield f"{len(views)} of {len(dataset.clips)} are shown in {most} views in turn: mirrored, or cut elsewhere"
 
 
 def _short(dataset: Dataset) -> Iterator[str]:

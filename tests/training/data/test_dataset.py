@@ -208,7 +208,7 @@ def test_a_missing_caption_is_reported_by_name(folder):
 
 def test_the_report_counts_clips_and_pictures_and_seconds(folder):
     assert dataset_report(load(folder, trigger="BLUE")).splitlines()[0] == (
-        "3 of 3 files in clips: 2 clips, 1 pictures, at 48x32, 9 frames, 16 fps (0.56 s)"
+        "3 of 3 files in clips: 2 clips, 1 picture, at 48x32, 9 frames, 16 fps (0.56 s)"
     )
 
 

@@ -256,3 +256,28 @@ def test_colours_of_a_generated_film_are_those_of_its_windows(tmp_path):
         frames = read_clip(path, dataset.clip_size(clip), fps=16, start=clip.start)
         shades = frames.mean(dim=(1, 2, 3)) * 51
         assert (shades - np.arange(clip.start, clip.start + 9)).abs().max() < 0.6
+
+
+@pytest.mark.parametrize("name", ["regularisation", "Regularization"])
+def test_a_folder_called_regularisation_is_one(name, film, tmp_path):
+    film(tmp_path / "new.mp4")
+    film(tmp_path / "sub" / name / "known.mp4", seed=2)
+    dataset = load_dataset(DatasetSettings(folder=tmp_path, width=48, height=32, frames=9))
+    assert [(c.path.name, c.regularisation) for c in dataset.clips] == [
+        ("new.mp4", False),
+        ("known.mp4", True),
+    ]
+    assert dataset.counts()[:] == (1, 2.0, 1.0)
+    assert f"{dataset.folder.name} (regularisation): 50%" in dataset_report(dataset)
+
+
+def test_the_dataset_folder_itself_may_be_called_regularisation(film, tmp_path):
+    film(tmp_path / "regularisation" / "a.mp4")
+    settings = DatasetSettings(folder=tmp_path / "regularisation", width=48, height=32, frames=9)
+    assert not load_dataset(settings).clips[0].regularisation
+
+
+def test_views_are_in_the_report(film, tmp_path):
+    film(tmp_path / "a.mp4")
+    settings = DatasetSettings(folder=tmp_path, width=48, height=32, frames=9, flips=True)
+    assert "1 of 1 are shown in 2 views in turn" in dataset_report(load_dataset(settings))

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from .columns import LEARNING, PICTURE_PX, READING, REPORTS_PX, TRAINER_PX, WORDS_PX
+from .columns import (
+    LEARNING,
+    LONG_WORDS_PX,
+    PICTURE_PX,
+    READING,
+    REPORTS_PX,
+    TRAINER_PX,
+    WORDS_PX,
+)
 from .families import Family
 from .graphs import Graph, Link
 from .workflow_notes import CHECK_NOTE
@@ -38,7 +46,7 @@ def check_my_dataset(family: Family) -> Graph:
     clips = graph.add(
         "TandemDataset",
         "Clips to learn from",
-        room_px=WORDS_PX,
+        room_px=LONG_WORDS_PX,
         folder=family.folder,
         trigger=family.trigger,
         frames=family.frames,
@@ -49,7 +57,7 @@ def check_my_dataset(family: Family) -> Graph:
     doctor = graph.add(
         "TandemDatasetDoctor",
         "What spoils a LoRA",
-        room_px=2 * PICTURE_PX + WORDS_PX,
+        room_px=2 * PICTURE_PX + LONG_WORDS_PX,
         dataset=clips["dataset"],
         preset=family.preset,
     )
@@ -58,7 +66,7 @@ def check_my_dataset(family: Family) -> Graph:
     template = graph.add(
         "TandemCaptionTemplate",
         "Captions from a template",
-        room_px=WORDS_PX + 60,
+        room_px=LONG_WORDS_PX,
         dataset=clips["dataset"],
         templates=family.templates,
         slots=family.slots,
@@ -69,14 +77,14 @@ def check_my_dataset(family: Family) -> Graph:
     plan = graph.add(
         "TandemAutoParameters",
         "The plan of a run",
-        room_px=WORDS_PX + 200,
+        room_px=LONG_WORDS_PX + PICTURE_PX,
         dataset=template["dataset"],
         preset=family.preset,
     )
     config = graph.add(
         "TandemImportPlan",
         "A config of another trainer",
-        room_px=WORDS_PX + 160,
+        room_px=LONG_WORDS_PX + 80,
         text=CONFIG,
         dataset=clips["dataset"],
     )
@@ -94,7 +102,9 @@ def check_my_dataset(family: Family) -> Graph:
 
 def _captions(graph: Graph, title: str, dataset: Link) -> Link:
     """A judgement of captions, with its plot on the node."""
-    report = graph.add("TandemCaptionReport", title, room_px=PICTURE_PX, dataset=dataset)
+    report = graph.add(
+        "TandemCaptionReport", title, room_px=PICTURE_PX + LONG_WORDS_PX, dataset=dataset
+    )
     return report["report"]
 
 

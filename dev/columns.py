@@ -11,8 +11,8 @@ from .graphs import Graph, Link, Node
 
 LOADING, LEARNING, MAKING, READING = "#3f789e", "#8A8", "#88A", "#8AA"
 MODELS_PX, TRAINER_PX, USUAL_PX, SAMPLER_PX, REPORTS_PX = 382, 340, 300, 270, 314
-WORDS_PX = 80
-"""Three lines that a node says of itself; the browser puts them below its widgets when it runs."""
+WORDS_PX, LONG_WORDS_PX = 80, 170
+"""Three lines, or all that is shown of a long text, that a node says of itself below its widgets when it runs."""
 PICTURE_PX, TEXT_PREVIEW_PX, RUN_VIEW_PX = 224, 96, 140
 
 
@@ -79,7 +79,7 @@ class Columns:
             captions = self.graph.add(
                 "TandemCaptionTemplate",
                 "Captions, all alike",
-                room_px=WORDS_PX + 60,
+                room_px=LONG_WORDS_PX,
                 dataset=clips["dataset"],
                 templates=family.templates,
                 slots=family.slots,
@@ -87,7 +87,7 @@ class Columns:
         plan = self.graph.add(
             "TandemAutoParameters",
             "Plan of the run",
-            room_px=WORDS_PX + 40,
+            room_px=LONG_WORDS_PX + PICTURE_PX,
             dataset=captions["dataset"],
             preset=family.preset,
         )

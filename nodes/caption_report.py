@@ -57,7 +57,7 @@ class TandemCaptionReport(io.ComfyNode):
             if counts:
                 report = report.with_findings(token_finding(counts, tokens.limit))
             if report.trigger:
-                report = report.with_findings(_trigger_finding(report, tokens))
+                report = report.with_trigger_tokens(_trigger_finding(report, tokens))
         text = report.text()
         node_text(cls.hidden.unique_id, text)
         plot = torch.from_numpy(caption_plot(report, tokens=counts)).float()[None] / 255

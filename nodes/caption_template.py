@@ -5,9 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..training.captions.files import undo_captions, write_captions
-from ..training.captions.preview import caption_preview, captions_there, undone_text, written_text
+from ..training.captions.preview import caption_preview, undone_text, written_text
 from ..training.captions.table import parse_table
 from ..training.captions.templates import make_captions, parse_slots, parse_templates
+from ..training.captions.there import captions_there
 from ..training.data.dataset import Dataset
 from . import sockets
 from .host.progress import node_text
@@ -112,7 +113,7 @@ class TandemCaptionTemplate(io.ComfyNode):
     ) -> io.NodeOutput:
         if write == "undo":
             undone = undo_captions(dataset)
-            captions, trigger = captions_there(dataset, undone), dataset.trigger
+            captions, trigger = captions_there(dataset, undone.removed), dataset.trigger
             text = undone_text(undone)
         else:
             trigger, rows = trigger or dataset.trigger, parse_table(table)

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..wan.trigger_check import TriggerCheck
 from ..wan.trigger_neighbours import SPACE
+from ..wan.wording import counted
 
 WIDTH, MARGIN, LINE, TEXT_PX, SMALL_PX = 900, 20, 44, 22, 16
 PAD, GAP = 7, 3
@@ -39,13 +40,12 @@ def trigger_picture(check: TriggerCheck, better: Sequence[TriggerCheck] = ()) ->
         page.text("Better with this tokenizer", small, GREY, space=14)
     for each in better:
         page.boxes(_boxes((piece, True) for piece in each.pieces), label=_count(each))
-    page.text(f"One box is one piece; {_glyphs('_')} is a space before it.", small, GREY, space=10)
+    page.text(f"One box is one piece; {glyphs('_')} is a space before it.", small, GREY, space=10)
     return page.picture()
 
 
 def _count(check: TriggerCheck) -> str:
-    many = f"{len(check.pieces)} piece{'s' * (len(check.pieces) != 1)}"
-    return f"{_shown(check.trigger)}: {many}, {check.verdict}"
+    return f"{_shown(check.trigger)}: {counted(len(check.pieces), 'piece')}, {check.verdict}"
 
 
 def _boxes(line: Iterable[tuple[str, bool]]) -> list[_Box]:
@@ -106,11 +106,11 @@ class _Page:
 
 
 def _shown(text: str) -> str:
-    text = _glyphs(text)
+    text = glyphs(text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
-def _glyphs(text: str) -> str:
+def glyphs(text: str) -> str:
     """The text with what the font cannot draw as `\\u` and its number."""
     known = _font_letters()
     return "".join(

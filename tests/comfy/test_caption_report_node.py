@@ -52,7 +52,7 @@ def test_a_caption_longer_than_the_encoder_is_made_for_is_bad(node, clip):
 
     limit = ClipTokens(clip).limit
     report, _ = node.execute(dataset(["swim " * limit]), clip).result
-    assert f"of {limit}: 1 are over it" in report
+    assert f"of {limit}: 1 is over it" in report
 
 
 def test_the_limit_of_the_hosts_own_umt5_is_512(comfy, clip):
@@ -106,3 +106,49 @@ def node(monkeypatch, tmp_path):
 
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
     return caption_report.TandemCaptionReport.PREPARE_CLASS_CLONE(None)
+
+
+def test_tokens_have_an_axis_of_their_own(comfy):
+    from tandem_wan.nodes.caption_plot import WORDS, caption_plot
+    from tandem_wan.training.captions.report import caption_report
+
+    report = caption_report(dataset([CAPTION] * 6))
+    plain, _ = _pixels(caption_plot(report), WORDS)
+    outlier, _ = _pixels(caption_plot(report, tokens=[12, 12, 512, 12, 12, 12]), WORDS)
+    assert outlier.min() == plain.min()
+
+
+def test_the_band_is_what_is_judged_good(comfy):
+    from tandem_wan.nodes.caption_plot import WORDS, caption_plot
+    from tandem_wan.training.captions.report import caption_report
+
+    report = caption_report(dataset(["swim " * 11, "swim " * 24], trigger=""))
+    picture = caption_plot(report)
+    words, at = _pixels(picture, WORDS)
+    rows, columns = _pixels(picture, "#dddddd")
+    # Left of the first bar, where nothing hides the band.
+    band = rows[(columns > at.min() - 9) & (columns < at.min() - 2)]
+    top = words[at < picture.shape[1] // 2].min()
+    assert band.min() < top < band.max(), "11 words are good: the bar ends in the band"
+
+
+def test_bars_have_the_names_of_their_clips(comfy):
+    from tandem_wan.nodes.caption_plot import NAME_LETTERS, _label, _without_suffix
+
+    names = ["one/x.mp4", "x.y.mp4@81", "a.mp4", "a.png"]
+    assert _without_suffix(names) == ["one/x", "x.y@81", "a.mp4", "a.png"]
+    assert _label("clip_0", 1) == "clip_0" and _label("鱼", 7) == "7"
+    long = _label("a very long name of a film 27", 1)
+    assert len(long) <= NAME_LETTERS and long.startswith("a very") and long.endswith("27")
+
+
+@pytest.mark.filterwarnings("error")
+def test_any_name_can_be_drawn(comfy):
+    from dataclasses import replace
+
+    from tandem_wan.nodes.caption_plot import caption_plot
+    from tandem_wan.training.captions.report import caption_report
+
+    report = caption_report(dataset([CAPTION] * 4))
+    names = ("$x$_{", "鱼.mp4", "a\udcffb.mp4", "tab\t.mp4")
+    assert caption_plot(replace(report, names=names)).shape == (480, 900, 3)

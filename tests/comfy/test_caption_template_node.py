@@ -65,3 +65,10 @@ def test_a_table_that_cannot_be_read_is_refused_at_queue_time_but_not_for_undo(n
     assert "two rows for a" in node.validate_inputs(table="file,x\na,1\na,2")
     assert node.validate_inputs(templates="", write="undo") is True
     assert node.validate_inputs(templates=None, slots=None, table=None, write=None) is True
+
+
+def test_after_undo_the_captions_of_a_list_are_in_the_output_again(node, dataset):
+    (dataset.folder / "captions.txt").write_text("b.mp4: A listed one", encoding="utf-8")
+    written, _ = node.execute(dataset, TEMPLATE, "person = man", write="write").result
+    back, _ = node.execute(written, write="undo").result
+    assert [clip.caption for clip in back.clips] == ["old", "A listed one"]

@@ -107,7 +107,7 @@ def test_the_verdict_is_that_of_the_encoders_own_tokenizer(
 
 def test_what_is_better_was_cut_by_the_same_tokenizer(node, encoder):
     report, _ = node.execute(encoder, "[m3rm41dtr4nf0rm4t10n]").result
-    assert "Better with this tokenizer: MERMAID (1 piece)" in report
+    assert "Better with this tokenizer: MERMAID (1 piece, good)" in report
     good, _ = node.execute(encoder, "MERMAID").result
     assert "Better" not in good and "->" not in good
 
@@ -193,9 +193,9 @@ def test_the_triggers_pieces_are_coloured_and_the_others_grey(comfy):
 
 
 def test_what_the_font_cannot_draw_is_written_as_its_number(comfy):
-    from tandem_wan.nodes.trigger_picture import _glyphs
+    from tandem_wan.nodes.trigger_picture import glyphs
 
-    assert _glyphs("aé鱼\t") == "aé\\u9c7c\\u0009"
+    assert glyphs("aé鱼\t") == "aé\\u9c7c\\u0009"
 
 
 def _colours(picture):
@@ -221,7 +221,7 @@ def test_the_run_that_failed_scores_0_and_its_good_twin_100(comfy, encoder, monk
     failed, _ = report.execute(dataset([*long, f"{long[0]} {cut_up}"], cut_up), encoder).result
     assert failed.startswith("BAD, 0 of 100")
     assert int(failed.split(" pieces in a sentence")[0].split()[-1]) > 15
-    assert "Better with this tokenizer: MERMAID (1 piece)" in failed
+    assert "Better with this tokenizer: MERMAID (1 piece, good)" in failed
     twin = ["A person turns slowly into a MERMAID while the camera stands still."] * 12
     good, _ = report.execute(dataset(twin, "MERMAID"), encoder).result
     assert good.startswith("GOOD, 100 of 100"), good

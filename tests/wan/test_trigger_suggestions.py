@@ -160,3 +160,19 @@ def test_one_and_l_are_told_by_the_vocabulary(judged):
 )
 def test_words_that_can_be_spoken(word, can):
     assert pronounceable(word) == can
+
+
+def test_what_cannot_be_spoken_is_suggested_only_as_a_word_of_the_vocabulary():
+    def suggested(trigger, known=()):
+        def halves(text):
+            for word in text.split():
+                yield from [f"▁{word}"] if word in known else [f"▁{word[:2]}", word[2:]]
+
+        def tokenize(text):
+            return list(halves(text))
+
+        return [c.trigger for c in suggest_triggers(check_trigger(trigger, tokenize), tokenize)]
+
+    assert "MERMAD" in suggested("[mermad]")
+    assert not suggested("[mrmd]")
+    assert suggested("[mrmd]", ("mrmd",))

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.dataset import TRIGGER_SLOT, Dataset
+from ...wan.wording import counted
+from ..data.dataset import Dataset
 from .backup import EDITED, read_or_none
 from .diff import caption_change
 from .files import CaptionFile, Undone, Written, caption_files, root_of
+from .names import named, path_names
 from .table import NO_TABLE, CaptionTable
 
 SHOWN = 5
@@ -46,7 +48,9 @@ def written_text(written: Written) -> str:
     """What a writing did, in lines."""
     if not written.kept:
         return "Nothing to write: all captions are there already."
-    parts = f"{written.created} new, {written.changed} changed, {written.same} were right already"
+    parts = f"{written.created} new, {written.changed} changed, " + counted(
+        written.same, "was right already", "were right already"
+    )
     kept = ", ".join(f"{folder.parent.name}/{folder.name}" for folder in written.kept)
     lines = [f"Written: {parts}. What was there before is in {kept}; undo brings it back."]
     if written.finished:
@@ -61,19 +65,18 @@ def undone_text(undone: Undone) -> str:
     if not undone.folders:
         return "There is no writing to undo."
     folders = ", ".join(f"{folder.parent.name}/{folder.name}" for folder in undone.folders)
-    lines = [
-        f"Undone, from {folders}: {len(undone.restored)} captions are back, {len(undone.removed)} files removed "
-        "that the writing had made."
-    ]
+    back = counted(len(undone.restored), "caption is back", "captions are back")
+    removed = counted(len(undone.removed), "file removed", "files removed")
+    lines = [f"Undone, from {folders}: {back}, {removed} that the writing had made."]
     if undone.edited:
-        lines.append(f"Edited since they were made, so they stay: {_shown(undone.edited)}")
+        lines.append(f"Edited since they were made, so they stay: {_shown(undone.edited, undone)}")
     if undone.replaced:
         lines.append(
-            f"Edited since they were written; your texts are in {EDITED} there: {_shown(undone.replaced)}"
+            f"Edited since they were written; your texts are in {EDITED} there: {_shown(undone.replaced, undone)}"
         )
     if undone.lost:
         lines.append(
-            f"Left as they are, because the kept caption is gone or changed: {_shown(undone.lost)}"
+            f"Left as they are, because the kept caption is gone or changed: {_shown(undone.lost, undone)}"
         )
     lines.append(
         "Queue again with preview to see them. Each queue with undo goes back one writing."
@@ -81,28 +84,9 @@ def undone_text(undone: Undone) -> str:
     return "\n".join(lines)
 
 
-def captions_there(dataset: Dataset, undone: Undone) -> list[str]:
-    """The captions after going back, with the trigger in its place."""
-    texts = []
-    for clip in dataset.clips:
-        path = clip.path.with_suffix(".txt")
-        text = _text_of(path)
-        if text is None:
-            text = "" if path in undone.removed else clip.caption
-        trigger = dataset.trigger.strip()
-        texts.append(text.replace(TRIGGER_SLOT, trigger) if trigger else text)
-    return texts
-
-
 def _names(files: Sequence[CaptionFile]) -> list[str]:
-    """File names, with their folders where two are alike."""
-    often = Counter(file.clip.path.name for file in files)
-    return [
-        file.clip.path.relative_to(file.root).as_posix()
-        if often[file.clip.path.name] > 1
-        else file.clip.path.name
-        for file in files
-    ]
+    names = path_names((file.clip.path, file.root) for file in files)
+    return [names[file.clip.path] for file in files]
 
 
 def _there(file: CaptionFile) -> str:
@@ -123,13 +107,22 @@ def _notes(dataset: Dataset, files: Sequence[CaptionFile], table: CaptionTable) 
     notes = table.strangers((clip, root_of(dataset, clip)) for clip in dataset.clips)
     if elsewhere:
         notes.append(
-            f"{elsewhere} captions are in no .txt file now (a list such as captions.txt or JSONL, or another node). "
-            "Writing makes .txt files; they go before the list, which stays as it is."
+            f"{counted(elsewhere, 'caption is', 'captions are')} in no .txt file now (a list such as captions.txt or "
+            "JSONL, or another node). Writing makes .txt files; they go before the list, which stays as it is."
         )
     if kept:
-        notes.append(f"{kept} regularisation clips keep their captions: no template is for them.")
+        keep = counted(
+            kept,
+            "regularisation clip keeps its caption",
+            "regularisation clips keep their captions",
+        )
+        notes.append(f"{keep}: no template is for them.")
     return notes
 
 
-def _shown(paths: Sequence[Path]) -> str:
-    return ", ".join(path.name for path in paths[:SHOWN]) + (" ..." if len(paths) > SHOWN else "")
+def _shown(paths: Sequence[Path], undone: Undone) -> str:
+    roots = [folder.parent for folder in undone.folders]
+    homes = {
+        path: next((r for r in roots if path.is_relative_to(r)), path.parent) for path in paths
+    }
+    return named(list(path_names(homes.items()).values()), SHOWN)

@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...wan.trigger_check import Verdict
+from ...wan.wording import counted
 from ..data.dataset import Clip, Dataset
 from .findings import (
     SHOWN,
+    SPELLING,
     Finding,
+    clip_names,
     duplicates_findings,
     length_finding,
     missing_finding,
@@ -18,6 +21,7 @@ from .findings import (
     regularisation_findings,
     shapes_finding,
     shortened,
+    spelling_finding,
     spread_finding,
     trigger_findings,
 )
@@ -32,7 +36,8 @@ class CaptionReport:
     """The captions of a dataset in figures, and what follows from them."""
 
     names: tuple[str, ...]
-    """The clips whose captions are judged: the first of each file with its caption, regularisation left out."""
+    """The clips whose captions are judged: the first of each file with its caption, regularisation left out.
+    With their folders where two files have one name."""
     captions: tuple[str, ...]
     words: tuple[int, ...]
     """Words of each caption, 0 for an empty one."""
@@ -62,6 +67,11 @@ class CaptionReport:
         """The same report with more findings."""
         return replace(self, findings=(*self.findings, *findings))
 
+    def with_trigger_tokens(self, finding: Finding) -> CaptionReport:
+        """The same report with what a tokenizer says of the trigger, in place of its spelling alone."""
+        kept = tuple(each for each in self.findings if each.kind != SPELLING)
+        return replace(self, findings=(*kept, finding))
+
     def text(self) -> str:
         """Verdict and score, then what is bad, what is a warning, what is good, and the shapes."""
         rule = "100, less 10 for each warning and 25 for each bad finding"
@@ -76,7 +86,7 @@ class CaptionReport:
                 f"shape of {len(shape.members)}: {shortened(shape.skeleton, SHOWN_LETTERS)}"
             )
         if more := len(self.shapes) - SHOWN:
-            lines += [f"... and {more} more shapes"] if more > 0 else []
+            lines += [f"... and {counted(more, 'more shape')}"] if more > 0 else []
         return "\n".join(lines)
 
 
@@ -84,24 +94,29 @@ def caption_report(dataset: Dataset) -> CaptionReport:
     """Looks at every caption of the dataset; the figures need no text encoder.
 
     Kinds of findings: missing, placeholders, length, spread, overlong, trigger, places, shapes,
-    duplicates, spelling, near, regularisation. All but missing and placeholders look only at captions with words.
+    duplicates, spelling, near, trigger spelling, regularisation. All but missing, placeholders and trigger
+    spelling look only at captions with words.
     Parts of a file that share its caption are one; regularisation clips are looked at for missing captions
     and the trigger alone.
     """
     clips = judged_clips(dataset)
+    called = clip_names(dataset)
+    names = [called[clip] for clip in clips]
     captions = [clip.caption for clip in clips]
     present = [caption for caption in captions if words_of(caption)]
     trigger = dataset.trigger.strip()
     shapes = tuple(sentence_shapes(present))
     all_places = [trigger_places(c, trigger) if trigger else [] for c in captions]
-    findings = [missing_finding(dataset), placeholders_finding(clips, trigger)]
+    findings = [missing_finding(dataset), placeholders_finding(clips, trigger, names)]
     if present:
         words = [len(words_of(caption)) for caption in present]
-        findings += [length_finding(words), spread_finding(words), overlong_finding(clips)]
-        findings += trigger_findings(present, trigger)
+        theirs = [name for name, caption in zip(names, captions, strict=True) if words_of(caption)]
+        findings += [length_finding(words, theirs), spread_finding(words)]
+        findings += [overlong_finding(clips, names), *trigger_findings(present, trigger)]
         findings += [shapes_finding(shapes, len(present)), *duplicates_findings(present, shapes)]
+        findings += [spelling_finding(trigger)] if trigger else []
     return CaptionReport(
-        names=tuple(clip.name for clip in clips),
+        names=tuple(names),
         captions=tuple(captions),
         words=tuple(len(words_of(caption)) for caption in captions),
         places=tuple(places[0] if places else None for places in all_places),

@@ -18,6 +18,8 @@ _PLACEHOLDERS = re.compile(
 SLOT = "___"
 SAME_SHAPE = 0.6
 """Part of the longer caption's words that two captions of one shape share, in the same order (ours)."""
+SAME_SKELETON = 0.4
+"""Part of its longest caption's words that a skeleton keeps, so that another of the same words is the same (ours)."""
 MOST_SHAPES = 50
 """Shapes are told apart up to here; a caption that would begin another one is left out."""
 MOST_COMPARED = 50_000
@@ -71,7 +73,8 @@ def sentence_shapes(captions: Sequence[str]) -> list[Shape]:
     at least `SAME_SHAPE` of the longer one's words in the same order; if there is none, it begins a shape of its own.
     The skeleton of a shape is what all its captions share, in order; each run of words in which they
     differ is a slot. So "A woman turns into a MERMAID" and "A man turns into a MERMAID" are one shape,
-    "a ___ turns into a mermaid". Captions should be given without the empty ones.
+    "a ___ turns into a mermaid". Shapes that come to one skeleton are one. Captions should be given
+    without the empty ones.
     """
     texts = [folded(caption) for caption in captions]
     homes: list[_Home] = []
@@ -96,7 +99,25 @@ def sentence_shapes(captions: Sequence[str]) -> list[Shape]:
     made = [
         Shape(_skeleton([texts[i] for i in home.members]), tuple(home.members)) for home in homes
     ]
-    return sorted(made, key=lambda shape: -len(shape.members))
+    return sorted(_merged(made, texts), key=lambda shape: -len(shape.members))
+
+
+def _merged(shapes: Sequence[Shape], texts: Sequence[str]) -> list[Shape]:
+    """Shapes of one skeleton are one: a first caption with long slots is far from the others.
+
+    A skeleton that has lost most of its words is none: long captions all share some small ones.
+    """
+    of_skeleton: dict[object, list[int]] = {}
+    for number, shape in enumerate(shapes):
+        whole = max(len(texts[index].split()) for index in shape.members)
+        kept = sum(word != SLOT for word in shape.skeleton.split())
+        alone = kept < SAME_SKELETON * whole
+        key = number if alone else shape.skeleton
+        of_skeleton.setdefault(key, []).append(number)
+    return [
+        Shape(shapes[same[0]].skeleton, tuple(sorted(i for n in same for i in shapes[n].members)))
+        for same in of_skeleton.values()
+    ]
 
 
 class _Words:

@@ -85,12 +85,12 @@ def test_regularisation_clips_are_judged_for_what_is_missing_and_for_the_trigger
     plain = Clip(path=Path("r.png"), caption="a man", frames=1, digest="", regularisation=True)
     found = report(alike, clips=(plain,))
     assert (found.score, found.verdict) == (100, "good")
-    assert found.finding("regularisation").text == "1 regularisation clips, which need no trigger"
+    assert found.finding("regularisation").text == "1 regularisation clip, which needs no trigger"
     assert "6 of 6" in found.finding("trigger").text and len(found.names) == 6
     empty = replace(plain, caption="", path=Path("e.png"))
     wrong = replace(plain, caption="a MERMAID", path=Path("w.png"))
     found = report(alike, clips=(plain, empty, wrong))
     assert "1 of 9 clips" in found.finding("missing").text
     finding = found.finding("regularisation")
-    assert finding.verdict == "bad" and "1 have MERMAID in their caption: w.png" in finding.text
+    assert finding.verdict == "bad" and "1 has MERMAID in the caption: w.png" in finding.text
     assert report(alike).finding("regularisation") is None

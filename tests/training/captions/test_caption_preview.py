@@ -5,13 +5,9 @@ from pathlib import Path
 
 import pytest
 from tandem_wan.training.captions.files import undo_captions, write_captions
-from tandem_wan.training.captions.preview import (
-    caption_preview,
-    captions_there,
-    undone_text,
-    written_text,
-)
+from tandem_wan.training.captions.preview import caption_preview, undone_text, written_text
 from tandem_wan.training.captions.table import parse_table
+from tandem_wan.training.captions.there import captions_there
 from tandem_wan.training.data.dataset import Clip, Dataset
 from tandem_wan.wan.shapes import ClipSize
 
@@ -39,10 +35,8 @@ def test_every_caption_is_listed_and_compared_with_what_is_there(dataset):
     assert lines[4:6] == ["new: c.mp4", "same: b.mp4"]
     assert lines[6] == "changed a.mp4: A [man -> woman] turns into a [{trigger} -> MERMAID]"
     assert "'zz' is for no clip" in lines[7]
-    assert (
-        lines[8].startswith("1 captions are in no .txt file") and "go before the list" in lines[8]
-    )
-    assert lines[9].startswith("1 regularisation clips keep their captions")
+    assert lines[8].startswith("1 caption is in no .txt file") and "go before the list" in lines[8]
+    assert lines[9].startswith("1 regularisation clip keeps its caption:")
     assert not any(line.startswith(("r.png", "new: r", "same: r")) for line in lines)
 
 
@@ -68,9 +62,14 @@ def test_writing_and_going_back_are_told_and_going_back_gives_the_old_captions(d
     (folder / "a.txt").write_text("mine", encoding="utf-8")
     done = undo_captions(replace(dataset, clips=dataset.clips[:1]))
     text = undone_text(done)
-    assert "1 captions are back, 1 files removed" in text
+    assert "1 caption is back, 1 file removed" in text
     assert "so they stay: c.txt" in text and ".edited there: a.txt" in text
-    assert captions_there(dataset, done) == ["A man turns into a MERMAID", "", "mine", "a man"]
+    assert captions_there(dataset, done.removed) == [
+        "A man turns into a MERMAID",
+        "",
+        "mine",
+        "a man",
+    ]
     assert undone_text(undo_captions(dataset)) == "There is no writing to undo."
 
 
@@ -78,3 +77,17 @@ def test_a_kept_caption_that_is_gone_is_told(dataset):
     [kept] = write_captions(dataset, NEW).kept
     Path(kept / "a.txt").unlink()
     assert "gone or changed: a.txt" in undone_text(undo_captions(dataset))
+
+
+def test_going_back_names_files_of_one_name_by_their_folders(tmp_path):
+    clips = tuple(
+        Clip(path=tmp_path / path, caption="", frames=9, digest="")
+        for path in ("one/x.mp4", "two/x.mp4")
+    )
+    for clip in clips:
+        clip.path.parent.mkdir()
+    found = Dataset(folder=tmp_path, clips=clips, size=ClipSize(64, 64, 9), fps=16.0)
+    write_captions(found, ["a", "b"])
+    for clip in clips:
+        clip.path.with_suffix(".txt").write_text("mine", encoding="utf-8")
+    assert "so they stay: one/x.txt, two/x.txt" in undone_text(undo_captions(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -248,4 +249,97 @@ def test_one_caption_too_long_warns_and_many_are_bad():
 def test_tokens_over_the_limit_are_bad():
     assert token_finding([10, 512], 512).verdict == "good"
     found = token_finding([10, 513], 512)
-    assert found.verdict == "bad" and "1 are over" in found.text
+    assert found.verdict == "bad" and "1 is over it" in found.text
+
+
+@pytest.mark.parametrize("trigger", ["m3rm41d", "[MERMAID]", "[m3rm41d]"])
+def test_brackets_and_leetspeak_in_a_trigger_need_no_tokenizer(trigger):
+    captions = from_template(TEMPLATE, trigger=trigger)
+    report = caption_report(dataset(captions, trigger))
+    spelling = report.finding("trigger spelling")
+    assert (spelling.verdict, report.finding("trigger").verdict) == ("warning", "good")
+    assert trigger in spelling.text and "MERMAID" in spelling.fix
+    captions[0] = "A person"
+    assert "plain word" in caption_report(dataset(captions, trigger)).finding("trigger").fix
+
+
+def test_what_a_tokenizer_says_takes_the_place_of_the_spelling():
+    report = caption_report(dataset(from_template(TEMPLATE, trigger="m3rm41d"), "m3rm41d"))
+    tokens = replace(report.finding("trigger spelling"), kind="trigger tokens")
+    with_tokens = report.with_trigger_tokens(tokens)
+    assert (with_tokens.finding("trigger spelling"), with_tokens.score) == (None, report.score)
+
+
+@pytest.mark.parametrize(
+    ("words", "verdict"), [(9, "warning"), (10, "good"), (22, "good"), (23, "warning")]
+)
+def test_the_words_that_are_said_to_be_good_are_those_that_are_judged_good(words, verdict):
+    finding = caption_report(dataset([" ".join(["swim"] * words)] * 3)).finding("length")
+    assert finding.verdict == verdict
+    assert "good: 10-22 (aim 12-20)" in finding.text and bool(finding.fix) != (verdict == "good")
+
+
+def test_the_shortest_and_the_longest_caption_are_named():
+    finding = caption_report(dataset(["one " * 12, "one " * 9, "one " * 17])).finding("length")
+    assert "(9 in clip_01.mp4, 17 in clip_02.mp4)" in finding.text
+
+
+def test_copies_are_told_by_their_texts():
+    def copies(*counts):
+        captions = [
+            f"A {name} swims" for name, n in zip("abc", counts, strict=False) for _ in range(n)
+        ]
+        return caption_report(dataset(captions)).finding("duplicates").text
+
+    assert copies(8, 8).startswith("Copies: 2 texts on 8 clips each, as")
+    assert copies(5, 1).startswith("Copies: 1 text on 5 clips, as")
+    assert copies(5, 2, 1).startswith("Copies: 2 texts on 2-5 clips each")
+    assert copies(1, 1, 1) == "No caption is a copy"
+
+
+def test_shapes_that_come_to_one_skeleton_are_one():
+    captions = [
+        "A ball on a green ground.",
+        "A cup on a white ground.",
+        "A small cat on a dark grey ground.",
+        "A big dog on a pale grey ground.",
+        "A big cow on a dark blue ground.",
+        "Rain falls.",
+    ]
+    apart = sentence_shapes(captions[:2]), sentence_shapes(captions[2:5])
+    assert {shape.skeleton for found in apart for shape in found} == {"a ___ on a ___ ground"}
+    shapes = sentence_shapes(captions)
+    assert [shape.members for shape in shapes] == [(0, 1, 2, 3, 4), (5,)]
+
+
+def test_a_skeleton_of_one_small_word_does_not_make_captions_one_shape():
+    def around(letter):
+        words = [f"{letter}{n}" for n in range(1, 10)]
+        others = [f"{letter}other{n}" for n in range(4)]
+        kept = [words, [*words[:5], *others], [*others, *words[4:]], [*words[:4], "z", *words[5:]]]
+        return [" ".join(["the", *each]) for each in kept]
+
+    shapes = sentence_shapes([*around("a"), *around("b")])
+    assert [shape.skeleton for shape in shapes] == ["the ___", "the ___"]
+
+
+def test_files_of_one_name_are_told_by_their_folders():
+    paths = ["one/x.mp4", "two/x.mp4", "y.mp4"]
+    clips = tuple(
+        Clip(path=Path("clips") / path, caption="", frames=17, digest="", start=n * 16)
+        for n, path in enumerate(paths)
+    )
+    found = Dataset(folder=Path("clips"), clips=clips, size=SIZE, fps=16.0)
+    assert caption_report(found).names == ("one/x.mp4", "two/x.mp4@16", "y.mp4@32")
+    elsewhere = replace(clips[0], root=Path("other/one"), path=Path("other/one/two/x.mp4"))
+    names = caption_report(replace(found, clips=(*clips, elsewhere))).names
+    assert names == ("one/x.mp4", "clips/two/x.mp4@16", "y.mp4@32", "one/two/x.mp4")
+
+
+def test_one_of_a_thing_is_one_in_the_words():
+    one = caption_report(
+        dataset(["A {person} and a MERMAID swim slowly by the shore of a lake"])
+    ).text()
+    assert not [word for word in ("1 clips", "1 captions", "1 are", "1 have ") if word in one]
+    shapes = caption_report(dataset([f"{letter} " * 12 for letter in "abcd"])).text()
+    assert shapes.endswith("... and 1 more shape")

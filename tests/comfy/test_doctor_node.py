@@ -41,8 +41,9 @@ def test_it_hands_out_the_report_the_sheet_and_the_verdict(node, dataset):
 
 
 def test_good_clips_are_good_and_the_preset_decides_how_many_there_must_be(node, dataset):
-    # Three different films, shown as eleven: only their number counts here.
-    many = replace(dataset, clips=tuple(replace(dataset.clips[0], start=0) for _ in range(11)))
+    # One film, read at eleven rates: only their number counts here.
+    rates = (16 + number / 100 for number in range(11))
+    many = replace(dataset, clips=tuple(replace(dataset.clips[0], fps=fps) for fps in rates))
     report, _, verdict = node.execute(many).result
     assert verdict == "good" and report.startswith("GOOD, 100 of 100")
     report, _, verdict = node.execute(many, "motion").result

@@ -14,15 +14,23 @@ CORNER = 24
 # Limits, ours, in grey levels of 0-255. A row of a bar is flat, but for the traces of coding.
 FLAT, SAME_BAR = 6.0, 4.0
 DARK = 26.0  # black of video is 16
-# Behind the bar's straight edge (coding blurs 2 pixels of it) much of the row must be something else: a black
-# background ends in no straight line.
-EDGE_BLUR, EDGE_STEP, EDGE_SHARE = 2, 16.0, 1 / 3
+# Behind the bar's straight edge (coding blurs 2 pixels of it) the row is something else: a black background ends in no
+# straight line. So it is along the whole edge, but for a dark part of the scene, and up to one of its ends at least: a
+# thing that stands before a plain background has a margin at both.
+EDGE_BLUR, EDGE_STEP, EDGE_SHARE = 2, 16.0, 1 / 2
+EDGE_PARTS, EDGE_PARTS_SEEN, EDGE_END = 8, 7, 1 / 16
+# Of the side: 2.39 in 4:3 is a bar of 0.22. Only an upright film in a lying one has more, at both sides the same.
+MOST_DEPTH, MOST_TWIN_DEPTH, TWIN_PX = 0.25, 0.375, 2
 # A logo is not moved; behind a moving camera nearly everything else is. Its outlines are clear.
 LOGO_MOVES, REST_MOVES, REST_SHARE = 3.0, 6.0, 0.8
 LOGO_OUTLINE, LOGO_PIXELS = 20.0, 6
+LOGO_BESIDE = 3
+"""Pixels beside the straightest of its lines: what is only a line is a post, a horizon, or the edge of a bar."""
 # The same mark over different films: its outline has the same grey in this part of the clips, the rest has not.
-MARK_CLIPS, MARK_SHARE, MARK_SAME = 4, 0.6, 8.0
+MARK_CLIPS, MARK_SHARE, MARK_SAME = 3, 0.6, 8.0
 MARK_REST = 0.6
+MARK_BESIDE = 3
+"""Of the 8 pixels around one of a mark so many are fixed, too: what agrees by chance lies scattered."""
 
 
 class Bars(NamedTuple):
@@ -42,18 +50,55 @@ def bars_of(grey: np.ndarray) -> Bars | None:
     """
     if grey[:: max(1, len(grey) // 64)].std() < FLAT:
         return None
-    sides = {
-        "left": _bar(grey.T),
-        "top": _bar(grey),
-        "right": _bar(grey.T[::-1]),
-        "bottom": _bar(grey[::-1]),
-    }
-    kept = {}
-    for side, other in (("left", "right"), ("top", "bottom"), ("right", "left"), ("bottom", "top")):
-        (depth, colour), (depth_there, colour_there) = sides[side], sides[other]
-        twin = depth_there > 0 and abs(colour - colour_there) <= SAME_BAR
-        kept[side] = depth if colour <= DARK or twin else 0
-    return Bars(**kept)
+    turned = grey.T
+    sides = _bar(turned), _bar(grey), _bar(turned[::-1]), _bar(grey[::-1])
+    others = (*sides[2:], *sides[:2])
+    if all(one.alike(other) and one.dark for one, other in zip(sides, others, strict=True)):
+        # A picture within black: its edges end where the other bars begin.
+        left, top, right, bottom = (side.depth for side in sides)
+        inside = slice(top, len(grey) - bottom), slice(left, len(turned) - right)
+        whole = [side.whole(inside[number % 2 == 1]) for number, side in enumerate(sides)]
+    else:
+        whole = [side.whole() for side in sides]
+    found = zip(sides, others, whole, strict=True)
+    return Bars(*(side.counted(other) if straight else 0 for side, other, straight in found))
+
+
+class _Side(NamedTuple):
+    """What a bar could be: its rows, its grey, the rows of the picture, and where along its edge something begins."""
+
+    depth: int
+    colour: float
+    rows: int
+    behind: np.ndarray
+
+    @property
+    def dark(self) -> bool:
+        return self.colour <= DARK
+
+    def alike(self, other: _Side) -> bool:
+        both = self.depth > 0 and other.depth > 0
+        return (
+            both
+            and abs(self.depth - other.depth) <= TWIN_PX
+            and abs(self.colour - other.colour) <= SAME_BAR
+        )
+
+    def whole(self, part: slice = slice(None)) -> bool:
+        """The edge is straight along all of this part of it."""
+        edge = self.behind[part]
+        if not self.depth or len(edge) < EDGE_PARTS:
+            return False
+        seen = [each.mean() >= EDGE_SHARE for each in np.array_split(edge, EDGE_PARTS)]
+        end = max(1, round(EDGE_END * len(edge)))
+        ends = max(edge[:end].mean(), edge[-end:].mean())
+        return sum(seen) >= EDGE_PARTS_SEEN and ends >= EDGE_SHARE
+
+    def counted(self, other: _Side) -> int:
+        """The rows of the bar, given the other side of the picture; 0 where it is none."""
+        twin = other.depth > 0 and abs(self.colour - other.colour) <= SAME_BAR
+        most = (MOST_TWIN_DEPTH if self.alike(other) else MOST_DEPTH) * self.rows
+        return self.depth if self.depth <= most and (self.dark or twin) else 0
 
 
 def common_bars(found: Sequence[Bars | None]) -> Bars:
@@ -76,30 +121,31 @@ def logo_corners(mean: np.ndarray, moved: np.ndarray) -> tuple[str, ...]:
     return tuple(
         name
         for name, box in boxes.items()
-        if ((moved[box] < LOGO_MOVES) & (outlines[box] > LOGO_OUTLINE)).sum() >= LOGO_PIXELS
+        if _is_mark((moved[box] < LOGO_MOVES) & (outlines[box] > LOGO_OUTLINE))
         # A corner that is still as a whole is a part of the scene, or a bar.
         and (moved[box] > REST_MOVES).mean() > 1 / 3
     )
 
 
-def shared_marks(corners: Sequence[np.ndarray]) -> dict[str, list[int]]:
+def shared_marks(corners: Sequence[np.ndarray], witnesses: Sequence[int]) -> dict[str, list[int]]:
     """Corners in which clips of different films have the same mark: the numbers of those clips.
 
-    `corners` are (4, n, n) each, as `corners_of` gives them.
+    `corners` are (4, n, n) each, as `corners_of` gives them. `witnesses` are the numbers of clips that look different
+    otherwise: of copies and clips of one shot only one says anything.
     """
-    if len(corners) < MARK_CLIPS:
+    if len(witnesses) < MARK_CLIPS:
         return {}
     found = {}
     for at, name in enumerate(CORNERS):
         stack = np.stack([each[at] for each in corners]).astype(np.float32)
-        typical = np.median(stack, axis=0)
+        typical = np.median(stack[witnesses], axis=0)
         same = np.abs(stack - typical) <= MARK_SAME
-        fixed = same.mean(axis=0) >= MARK_SHARE
-        mark = fixed & (_outlines(typical) > LOGO_OUTLINE)
-        if mark.sum() < LOGO_PIXELS or fixed.mean() > MARK_REST:
+        fixed = same[witnesses].sum(axis=0) >= max(MARK_CLIPS, MARK_SHARE * len(witnesses))
+        mark = fixed & (_beside(fixed) >= MARK_BESIDE) & (_outlines(typical) > LOGO_OUTLINE)
+        if not _is_mark(mark) or fixed.mean() > MARK_REST:
             continue
         members = [n for n, each in enumerate(same) if each[mark].mean() >= 0.7]
-        if len(members) >= MARK_CLIPS:
+        if len(set(members) & set(witnesses)) >= MARK_CLIPS:
             found[name] = members
     return found
 
@@ -129,6 +175,20 @@ def _boxes(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
     return [(top, left), (top, right), (bottom, left), (bottom, right)]
 
 
+def _is_mark(outline: np.ndarray) -> bool:
+    """Enough pixels of an outline, and not nearly all of them in one row or column."""
+    straight = max(outline.sum(axis=0).max(), outline.sum(axis=1).max())
+    return bool(outline.sum() >= LOGO_PIXELS and outline.sum() - straight >= LOGO_BESIDE)
+
+
+def _beside(pixels: np.ndarray) -> np.ndarray:
+    """Of the pixels around each, how many are set."""
+    height, width = pixels.shape
+    wide = np.pad(pixels, 1).astype(int)
+    at = [(y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)]
+    return np.sum([wide[y : y + height, x : x + width] for y, x in at], axis=0)
+
+
 def _outlines(picture: np.ndarray) -> np.ndarray:
     """The larger of the steps to the next pixel, down and to the right."""
     down = np.abs(np.diff(picture, axis=0, append=picture[-1:]))
@@ -136,8 +196,8 @@ def _outlines(picture: np.ndarray) -> np.ndarray:
     return np.maximum(down, right)
 
 
-def _bar(grey: np.ndarray) -> tuple[int, float]:
-    """(rows of a bar at the top, its grey); 0 rows where there is none."""
+def _bar(grey: np.ndarray) -> _Side:
+    """The flat rows at the top."""
     colour = float(grey[0].mean())
     depth = 0
     for row in grey[: len(grey) // 2]:
@@ -146,7 +206,7 @@ def _bar(grey: np.ndarray) -> tuple[int, float]:
         depth += 1
     edge = min(depth + EDGE_BLUR, len(grey) - 1)
     behind = np.abs(grey[edge].astype(np.float32) - colour) > EDGE_STEP
-    return (depth if behind.mean() >= EDGE_SHARE else 0), colour
+    return _Side(depth, colour, len(grey), behind)
 
 
 def _common(depths: Sequence[float], frames: int) -> float:

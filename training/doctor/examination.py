@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...wan.errors import UserError
@@ -12,6 +13,7 @@ from ...wan.trigger_check import Verdict
 from ...wan.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from ..captions.report import COST
 from ..data.dataset import Clip, Dataset, Skipped
+from .clip_look import ClipLook, Span
 from .findings import (
     Fault,
     Finding,
@@ -21,15 +23,17 @@ from .findings import (
     copies,
     cuts,
     frozen,
+    in_one_line,
     low_rate,
     near,
     shorter,
     source_rate,
     still,
+    truncated,
     variable_rate,
 )
 from .guidance import ANY, PRESETS, advice, whole_findings
-from .look import ClipLook, Span, look_at_file
+from .look import look_at_file
 from .pictures import bars, cropped, enlarged, logos
 
 CHECKS: tuple[Callable[[Ward], Finding | None], ...] = (
@@ -42,6 +46,7 @@ CHECKS: tuple[Callable[[Ward], Finding | None], ...] = (
     blank_frames,
     still,
     shorter,
+    truncated,
     source_rate,
     variable_rate,
     bars,
@@ -51,16 +56,20 @@ CHECKS: tuple[Callable[[Ward], Finding | None], ...] = (
 )
 """Of clips, in the order in which faults are told."""
 UNREADABLE, TOO_SHORT, NOT_USED = "unreadable", "too short", "not used"
+SHOWN_S = 5.0
+"""So much of a film that is not used stands on the sheet."""
 UNUSED: dict[str, tuple[Verdict, str]] = {
     UNREADABLE: ("bad", "Convert it again from its source, or take it out of the folder"),
     TOO_SHORT: ("warning", "It is not used: take a longer clip, or lower frames"),
     NOT_USED: ("warning", "Mend what the reason says, or take it out of the folder"),
 }
+MEDIA = VIDEO_SUFFIXES + IMAGE_SUFFIXES
+READABLE = "a file that FFmpeg can read"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unused:
-    """A file that is in the folder and not in the dataset. `look` is None where it cannot be decoded."""
+    """A file that is in the folder and not in the dataset. `look` is None where it has no picture."""
 
     name: str
     look: ClipLook | None
@@ -145,7 +154,8 @@ class _Visit:
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset, clips = dataset, dataset.clips
-        self.names = tuple(_name(clip.path, clip.root or dataset.folder, clip) for clip in clips)
+        self._called = _file_names(dataset)
+        self.names = tuple(_name(self._called[clip.path], clip.start) for clip in clips)
         self.files: dict[Path, list[int]] = {}
         for number, clip in enumerate(clips):
             self.files.setdefault(clip.path, []).append(number)
@@ -155,20 +165,21 @@ class _Visit:
 
     def look_at(self, path: Path, numbers: list[int]) -> None:
         """All clips of a file."""
-        try:
-            found = look_at_file(
-                path, [_span(self._dataset, self._dataset.clips[n]) for n in numbers]
-            )
-        except UserError as error:
-            self._gone += [(UNREADABLE, _broken(self.names[n], path, error, n)) for n in numbers]
-            return
-        for number, look in zip(numbers, found, strict=True):
-            self.looks[number] = look
+        spans = [_span(self._dataset, self._dataset.clips[n]) for n in numbers]
+        for number, look in zip(numbers, look_at_file(path, spans), strict=True):
+            if isinstance(look, UserError):
+                why = _plain(look.came, path).rstrip(".")
+                fault = Fault(self.names[number], why, READABLE, number)
+                self._gone.append((UNREADABLE, fault))
+            else:
+                self.looks[number] = look
 
     def look_at_unused(self, skipped: Skipped) -> None:
-        kind, fault, look = _unused(self._dataset, skipped)
-        self.unused.append(Unused(name=fault.name, look=look))
-        self._gone.append((kind, fault))
+        name = _name(self._called[skipped.path])
+        readable = skipped.kind != UNREADABLE and skipped.path.suffix.lower() in MEDIA
+        look = _picture(skipped.path) if readable else None
+        self.unused.append(Unused(name=name, look=look))
+        self._gone.append(_reason(name, skipped))
 
     def findings(self) -> list[Finding]:
         """What is not there to be examined."""
@@ -179,26 +190,29 @@ class _Visit:
         return found
 
 
-def _unused(dataset: Dataset, skipped: Skipped) -> tuple[str, Fault, ClipLook | None]:
-    """Why a file is not used, by looking at it: the reader's reason is for people."""
-    name = _name(skipped.path, dataset.folder)
-    wanted_s = (dataset.size.frames - 1) / dataset.fps
-    if skipped.path.suffix.lower() not in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
-        return NOT_USED, Fault(name, skipped.reason, "a file that can be used"), None
-    try:
-        (look,) = look_at_file(skipped.path, [Span(0.0, wanted_s)])
-    except UserError as error:
-        return UNREADABLE, _broken(name, skipped.path, error), None
-    if look.frames > 1 and look.seconds < wanted_s:
-        expected = f"{wanted_s:.2f} s for {dataset.size.frames} frames at {dataset.fps:g} fps"
-        return TOO_SHORT, Fault(name, f"{look.seconds:.2f} s", expected), look
-    return NOT_USED, Fault(name, skipped.reason, "a file that can be used"), look
+def _picture(path: Path) -> ClipLook | None:
+    """What a file that is not used looks like: for the sheet alone, its reason is the reader's."""
+    (look,) = look_at_file(path, [Span(0.0, SHOWN_S)])
+    if isinstance(look, UserError):
+        return None
+    return look if look.file_s <= SHOWN_S else replace(look, seconds=look.file_s)
 
 
-def _broken(name: str, path: Path, error: UserError, clip: int | None = None) -> Fault:
-    """The error without the names, which the report has, and without FFmpeg's number."""
-    why = error.came.removeprefix(f"{path.name} ").replace(f": '{path}'", "").rstrip(".")
-    return Fault(name, re.sub(r"\[Errno -?\d+\] ", "", why), "a file that FFmpeg can read", clip)
+def _reason(name: str, skipped: Skipped) -> tuple[str, Fault]:
+    """The reader's sentences: what came and what can be. What to do is the finding's."""
+    if skipped.kind == "other":
+        return NOT_USED, Fault(
+            name, _plain(skipped.reason, skipped.path), "a file that can be used"
+        )
+    came, _, can_be = _plain(skipped.reason, skipped.path).partition(". ")
+    wanted = can_be.split(". ")[0] if skipped.kind == TOO_SHORT else READABLE
+    return skipped.kind, Fault(name, came.rstrip("."), wanted.rstrip(".") or "a longer clip")
+
+
+def _plain(reason: str, path: Path) -> str:
+    """Without the names, which the report has, and without FFmpeg's number."""
+    said = reason.removeprefix(f"{path.name} ").replace(f": '{path}'", "")
+    return in_one_line(re.sub(r"\[Errno -?\d+\] ", "", said))
 
 
 def _span(dataset: Dataset, clip: Clip) -> Span:
@@ -206,7 +220,22 @@ def _span(dataset: Dataset, clip: Clip) -> Span:
     return Span(clip.start / fps, (clip.start + clip.frames - 1) / fps)
 
 
-def _name(path: Path, root: Path, clip: Clip | None = None) -> str:
-    """Where the file lies in its folder, since names alone may stand twice, and where the clip begins."""
-    shown = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-    return f"{shown}@{clip.start}" if clip and clip.start else shown
+def _file_names(dataset: Dataset) -> dict[Path, str]:
+    """What each file is called: its name; where several have it, with its folders, as far as they tell them apart."""
+    roots = {skipped.path: dataset.folder for skipped in dataset.skipped}
+    roots |= {clip.path: clip.root or dataset.folder for clip in dataset.clips}
+    below = {
+        path: path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+        for path, root in roots.items()
+    }
+    names = Counter(path.name for path in roots)
+    shorts = {path: path.name if names[path.name] == 1 else below[path] for path in roots}
+    again = Counter(shorts.values())
+    return {
+        path: short if again[short] == 1 else f"{roots[path].name}/{short}"
+        for path, short in shorts.items()
+    }
+
+
+def _name(file: str, start: int = 0) -> str:
+    return in_one_line(f"{file}@{start}" if start else file)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
 
 from ...wan.trigger_check import Verdict
 from ...wan.video import UNEVEN_SHARE
+from ..data.clips import LACKS_S, LACKS_SHARE
 from ..data.dataset import Clip, Dataset
-from .look import ClipLook
+from .clip_look import SAME_RATE, ClipLook
 from .pairs import Copy, Part, near_copies, same_files, without
 
 SHOWN = 3
 # Where nothing below says otherwise, the limits are ours.
-SAME_RATE = 0.95
 GOOD_RATE = 23.5  # "24+ fps source"; 23.976 is film's rate
 WHOLE = 0.9
 """A clip that stands for this part of its time does not move."""
 STILL_S = 1.0
+# A clip that lacks a cell of the latent grid, or a tenth, is as good as whole.
+CELL, MOST_MISSING = 4, 0.1
 
 
 class Fault(NamedTuple):
@@ -81,20 +84,22 @@ def low_rate(ward: Ward) -> Finding | None:
     faults = []
     for number, clip, look in ward.moving():
         fps = ward.dataset.clip_fps(clip)
-        if look.distinct_fps < SAME_RATE * fps and not _stands(look):
+        if look.told_fps < SAME_RATE * fps and not _stands(look):
             faults.append(ward.fault(number, _rate(look), f"at least {fps:g} fps"))
     fix = "Frames would be shown twice, and motion jerks: take sources of 24 fps or more, not raised from less"
     return finding("rate too low", "bad", faults, fix)
 
 
 def source_rate(ward: Ward) -> Finding | None:
-    """Between the rate of training and 24 fps; at exactly its rate each frame is used once."""
+    """Between the rate of training and 24 fps; of a whole multiple of its rate every frame or every nth is used."""
     faults = []
     for number, clip, look in ward.moving():
         fps = ward.dataset.clip_fps(clip)
-        if fps / SAME_RATE < look.distinct_fps < GOOD_RATE:
-            faults.append(ward.fault(number, _rate(look), f"24 fps or more, or {fps:g}"))
-    fix = "Steps of one and two frames alternate, and motion is uneven: take sources of 24 fps or more"
+        times = look.told_fps / fps
+        even = abs(times - round(times)) <= 1 - SAME_RATE
+        if fps <= look.told_fps < GOOD_RATE and not even:
+            faults.append(ward.fault(number, _rate(look), "24 fps or more advised"))
+    fix = "It has fewer than the advised 24 fps: look whether it moves smoothly, or take another source"
     return finding("source rate", "warning", faults, fix)
 
 
@@ -109,19 +114,40 @@ def variable_rate(ward: Ward) -> Finding | None:
 
 
 def shorter(ward: Ward) -> Finding | None:
-    wanted = ward.dataset.size.frames
-    faults = [
-        ward.fault(number, f"{clip.frames} frames", f"{wanted} frames")
-        for number, clip, _ in ward.seen()
-        if 1 < clip.frames < wanted
-    ]
+    faults = []
+    for number, clip, _ in ward.seen():
+        asked = ward.dataset.clip_asked(clip)
+        missing = asked - clip.frames
+        if clip.frames > 1 and missing > CELL and missing >= MOST_MISSING * asked:
+            fps = ward.dataset.clip_fps(clip)
+            expected = f"{asked} frames at {fps:g} fps: {asked / fps:.2f} s"
+            faults.append(ward.fault(number, f"{clip.frames} frames", expected))
     fix = "It is used at its own length: take a longer clip, or lower frames"
     return finding("short", "warning", faults, fix)
 
 
 def copies(ward: Ward) -> Finding | None:
-    faults = [_copied(ward, copy, "the same file as") for copy in same_files(_parts(ward))]
+    faults = [_copied(ward, copy, _how(ward, copy)) for copy in same_files(_parts(ward))]
     return finding("duplicate", "bad", faults, "Keep one: use repeats to show a clip more often")
+
+
+def truncated(ward: Ward) -> Finding | None:
+    """Files, each with its first clip; their clips themselves are whole."""
+    lengths = {path: (has_s, stated_s) for path, has_s, stated_s in ward.dataset.cut_off}
+    for _, clip, look in ward.seen():
+        stated_s = look.file_s + look.missing_s
+        if look.missing_s > max(LACKS_S, LACKS_SHARE * stated_s):
+            lengths[clip.path] = look.file_s, stated_s
+    numbered = reversed(list(enumerate(ward.dataset.clips)))
+    firsts = sorted(
+        {c.path: n for n, c in numbered if c.path in lengths}.items(), key=itemgetter(1)
+    )
+    faults = [
+        ward.fault(number, f"ends after {has_s:.1f} s", f"{stated_s:.1f} s, as its header says")
+        for path, number in firsts
+        for has_s, stated_s in [lengths[path]]
+    ]
+    return finding("truncated", "warning", faults, "Copy or download it again: its end is missing")
 
 
 def near(ward: Ward) -> Finding | None:
@@ -142,8 +168,8 @@ def near(ward: Ward) -> Finding | None:
 def frozen(ward: Ward) -> Finding | None:
     faults = [
         ward.fault(number, "nothing moves", "motion")
-        for number, _, look in ward.moving()
-        if look.still_s > 0 and _stands(look)
+        for number, clip, look in ward.moving()
+        if look.still_s > 0 and _stands(look) and not clip.regularisation
     ]
     return finding("frozen", "bad", faults, "Take it out, or use one frame of it as a picture")
 
@@ -151,8 +177,8 @@ def frozen(ward: Ward) -> Finding | None:
 def still(ward: Ward) -> Finding | None:
     faults = [
         ward.fault(number, f"stands for {look.still_s:.1f} s of {look.seconds:.1f} s", "motion")
-        for number, _, look in ward.moving()
-        if look.still_s >= STILL_S and not _stands(look)
+        for number, clip, look in ward.moving()
+        if look.still_s >= STILL_S and not _stands(look) and not clip.regularisation
     ]
     return finding("still stretch", "warning", faults, "Cut the part out in which nothing moves")
 
@@ -185,26 +211,33 @@ def cuts(ward: Ward) -> Finding | None:
     return finding("scene cut", "bad", faults, fix)
 
 
+def in_one_line(text: str) -> str:
+    """Names of files may hold anything: what cannot be shown in a line becomes a space."""
+    shown = (character if character.isprintable() else " " for character in text)
+    return " ".join("".join(shown).split())
+
+
 def finding(kind: str, verdict: Verdict, faults: Sequence[Fault], fix: str) -> Finding | None:
     """None where no clip has the fault."""
     return Finding(kind=kind, verdict=verdict, faults=tuple(faults), fix=fix) if faults else None
 
 
 def _stands(look: ClipLook) -> bool:
-    return look.still_s >= WHOLE * look.seconds * (look.frames - 1) / look.frames
+    return look.still_s >= WHOLE * (look.seconds - 1 / look.fps)
 
 
 def _rate(look: ClipLook) -> str:
-    repeats = (
-        ""
-        if look.distinct_fps > SAME_RATE * look.fps
-        else f" ({look.fps:.4g} with repeated frames)"
-    )
-    return f"{look.distinct_fps:.4g} fps{repeats}"
+    repeats = "" if look.told_fps == look.fps else f" ({look.fps:.4g} with repeated frames)"
+    return f"{look.told_fps:.4g} fps{repeats}"
 
 
 def _copied(ward: Ward, copy: Copy, how: str) -> Fault:
     return ward.fault(copy.clip, f"{how} {ward.names[copy.of]}", "each clip once")
+
+
+def _how(ward: Ward, copy: Copy) -> str:
+    paths = [ward.dataset.clips[number].path for number in (copy.clip, copy.of)]
+    return "the same clip as" if paths[0] == paths[1] else "the same file as"
 
 
 def _parts(ward: Ward) -> list[Part]:
@@ -212,14 +245,14 @@ def _parts(ward: Ward) -> list[Part]:
     for clip in ward.dataset.clips:
         fps = ward.dataset.clip_fps(clip)
         first, last = clip.start / fps, (clip.start + clip.frames - 1) / fps
-        parts.append(Part(clip.path, clip.digest, first, last))
+        parts.append(Part(clip.path, clip.digest, first, last, clip.frames))
     return parts
 
 
 def _cut_where(look: ClipLook) -> str:
     named = ", ".join(f"{seconds:.2f} s" for seconds in look.cuts_s[:SHOWN])
     more = len(look.cuts_s) - SHOWN
-    return f"cut at {named}" + (f" and {more} times more" if more > 0 else "")
+    return f"cut at {named}" + (f" and {more} more" if more > 0 else "")
 
 
 def _blank_where(look: ClipLook) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from io import BytesIO
 
 import av
@@ -10,7 +11,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
-from ...wan.picture_fit import shown_size
+from ...wan.picture_fit import Pose, pose_of, shown_size, upright
 from .borders import Bars, bars_of
 
 SIDE = 96
@@ -30,6 +31,10 @@ class SeenFrame:
         self._frame, self._reformatter, self._pixel_aspect = frame, reformatter, pixel_aspect
         self._colours: np.ndarray | None = None
         self._luma: np.ndarray | None = None
+
+    @cached_property
+    def _pose(self) -> Pose:
+        return pose_of(self._frame)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -54,11 +59,11 @@ class SeenFrame:
         """Its bars, in pixels as a player shows them."""
         # Grey has one byte a pixel, and full size is needed: a bar may be a pixel wide.
         grey = self._frame.to_ndarray(format="gray")
-        found = bars_of(np.rot90(grey, round(self._frame.rotation / 90)))
+        found = bars_of(upright(grey, self._pose))
         if found is None:
             return None
         shown, stored = self.size, grey.shape[::-1]
-        if self._frame.rotation % 180:
+        if self._pose.turns % 2:
             stored = stored[::-1]
         across, along = shown[0] / stored[0], shown[1] / stored[1]
         return Bars(*(n * s for n, s in zip(found, (across, along) * 2, strict=True)))
@@ -68,7 +73,7 @@ class SeenFrame:
         width, height = self.size
         scale = STRIP_SIDE / max(width, height)
         sides = max(1, round(width * scale)), max(1, round(height * scale))
-        turned = self._frame.rotation % 180 != 0
+        turned = self._pose.turns % 2 != 0
         return Image.fromarray(self._scaled(*(sides[::-1] if turned else sides)))
 
     def _scaled(self, width: int, height: int) -> np.ndarray:
@@ -80,7 +85,7 @@ class SeenFrame:
             format="rgb24",
             interpolation=Interpolation.AREA,
         )
-        return np.ascontiguousarray(np.rot90(small.to_ndarray(), round(self._frame.rotation / 90)))
+        return np.ascontiguousarray(upright(small.to_ndarray(), self._pose))
 
 
 def blocks_of(colours: np.ndarray) -> np.ndarray:

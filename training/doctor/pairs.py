@@ -18,6 +18,10 @@ NEAR_BITS_OF_ONE_FILE = 2.0
 # twelfth of the picture, on average and at most: 6.7 and 36 for the worst of those copies, 5.1 and 103 for the cartoon
 # a third of a second later.
 NEAR_TINT, NEAR_TINT_OF_A_BLOCK = 8.0, 110.0
+# Any two samples so near are of one film: seconds of one shot differ by up to 16, see above.
+ONE_FILM_BITS = 16
+MOST_COMPARED = 64
+"""Of so many clips with the nearest hashes the colours are compared: where all are alike, more tell nothing."""
 BLOCK = 512
 """Clips compared at a time with all others, so that 10,000 need 40 MB."""
 
@@ -29,6 +33,8 @@ class Part(NamedTuple):
     digest: str
     first_s: float
     last_s: float
+    frames: int = 0
+    """With the times, what tells the rate at which it is read."""
 
 
 class Copy(NamedTuple):
@@ -41,14 +47,20 @@ class Copy(NamedTuple):
 
 
 def same_files(parts: Sequence[Part]) -> list[Copy]:
-    """Clips of files whose content is that of another file, each with the first of its kind."""
-    first: dict[tuple[str, float], int] = {}
+    """Clips that are in the dataset before, or of files whose content is that of another file.
+
+    Each with the first of its kind.
+    """
+    first: dict[tuple, int] = {}
     found = []
     for number, part in enumerate(parts):
-        if not part.digest:
-            continue
-        original = first.setdefault((part.digest, part.first_s), number)
-        if parts[original].path != part.path:
+        clip = (part.path, part.first_s, part.last_s, part.frames)
+        original = first.setdefault(clip, number)
+        if original == number and part.digest:
+            original = first.setdefault((part.digest, part.first_s), number)
+            if parts[original].path == part.path:
+                continue
+        if original != number:
             found.append(Copy(number, original, 0.0))
     return found
 
@@ -62,36 +74,64 @@ def near_copies(
     like each other.
     Parts of a file that overlap are so by design, and copies of a file are found by `same_files`.
     """
-    nearest: dict[int, Copy] = {}
-    for first, second, bits in _close_pairs(hashes, NEAR_BITS):
-        a, b = parts[first], parts[second]
-        if not (usable[first] and usable[second]) or (
-            a.digest and a.path != b.path and a.digest == b.digest
-        ):
-            continue
-        if a.path == b.path and (bits > NEAR_BITS_OF_ONE_FILE or _overlap(a, b)):
-            continue
-        if not _same_colours(tints[first], tints[second]):
-            continue
-        if second not in nearest or bits < nearest[second].bits:
-            nearest[second] = Copy(second, first, bits)
-    return [nearest[number] for number in sorted(nearest)]
+    found: dict[int, Copy] = {}
+    may = _Allowed(parts, usable)
+    for clip, bits in _bits_to_earlier(hashes):
+        allowed = np.flatnonzero((bits <= NEAR_BITS) & may.be_copies(clip, bits))
+        nearest = allowed[np.argsort(bits[allowed], kind="stable")][:MOST_COMPARED]
+        of = next((n for n in nearest if _same_colours(tints[n], tints[clip])), None)
+        if of is not None:
+            found[clip] = Copy(clip, int(of), float(bits[of]))
+            if bits[of] == 0:
+                may.stand_back(clip)  # What is like it is like the other one.
+    return [found[number] for number in sorted(found)]
 
 
-def _close_pairs(hashes: np.ndarray, limit: float) -> Iterator[tuple[int, int, float]]:
-    """(earlier, later, mean bits) of all pairs that differ by at most `limit`."""
+class _Allowed:
+    """Which clips count as copies if they look alike."""
+
+    def __init__(self, parts: Sequence[Part], usable: np.ndarray) -> None:
+        self._paths = _numbered([part.path for part in parts])
+        self._digests = _numbered([part.digest or number for number, part in enumerate(parts)])
+        self._first_s = np.array([part.first_s for part in parts])
+        self._last_s = np.array([part.last_s for part in parts])
+        self._usable, self._originals = usable, usable.copy()
+
+    def be_copies(self, clip: int, bits: np.ndarray) -> np.ndarray:
+        """(clip,) bool: the earlier clips of which `clip` may be one."""
+        if not self._usable[clip]:
+            return np.zeros(clip, bool)
+        one_file = self._paths[:clip] == self._paths[clip]
+        overlap = (self._first_s[:clip] <= self._last_s[clip]) & (
+            self._first_s[clip] <= self._last_s[:clip]
+        )
+        within = (bits <= NEAR_BITS_OF_ONE_FILE) & ~overlap
+        same_content = self._digests[:clip] == self._digests[clip]
+        return self._originals[:clip] & np.where(one_file, within, ~same_content)
+
+    def stand_back(self, clip: int) -> None:
+        """No later one is compared with `clip`."""
+        self._originals[clip] = False
+
+
+def _numbered(values: Sequence[object]) -> np.ndarray:
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values])
+
+
+def _bits_to_earlier(hashes: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Each clip that is near an earlier one, and its mean bits from all of those."""
     samples = hashes.shape[1]
     # Of vectors of -1 and 1 the product counts equal bits less different ones.
     signs = (hashes.reshape(len(hashes), -1) * 2 - 1).astype(np.float32)
     length = signs.shape[1]
     for start in range(0, len(signs), BLOCK):
         block = signs[start : start + BLOCK]
-        bits = (length - block @ signs[start:].T) / 2 / samples
-        later, close = np.arange(len(signs) - start), bits <= limit
-        for row, column in zip(
-            *np.nonzero(close & (later > np.arange(len(block))[:, None])), strict=True
-        ):
-            yield start + int(row), start + int(column), float(bits[row, column])
+        bits = (length - block @ signs[: start + len(block)].T) / 2 / samples
+        for row in range(len(block)):
+            earlier = bits[row, : start + row]
+            if (earlier <= NEAR_BITS).any():
+                yield start + row, earlier
 
 
 def _same_colours(a: np.ndarray, b: np.ndarray) -> bool:
@@ -99,8 +139,21 @@ def _same_colours(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(apart.mean() <= NEAR_TINT and apart.max() <= NEAR_TINT_OF_A_BLOCK)
 
 
-def _overlap(a: Part, b: Part) -> bool:
-    return a.first_s <= b.last_s and b.first_s <= a.last_s
+def different(hashes: Sequence[np.ndarray]) -> list[int]:
+    """Numbers of clips none of whose samples, (5, 64) bool each, looks like one of those found before."""
+    if not hashes:
+        return []
+    # As in `_bits_to_earlier`, products count bits.
+    signs = (np.stack(hashes) * 2 - 1).astype(np.float32)
+    samples, length = signs.shape[1:]
+    kept = np.empty((len(signs) * samples, length), np.float32)
+    found: list[int] = []
+    for number, own in enumerate(signs):
+        alike = own @ kept[: len(found) * samples].T
+        if alike.max(initial=-length) < length - 2 * ONE_FILM_BITS:
+            kept[len(found) * samples :][:samples] = own
+            found.append(number)
+    return found
 
 
 def without(copies: Iterable[Copy], clips: set[int]) -> list[Copy]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from ..data.buckets import enlargement, lost_share
 from ..data.dataset import Clip
 from .borders import Bars, shared_marks
+from .clip_look import ClipLook
 from .findings import Finding, Ward, finding
-from .look import ClipLook
+from .pairs import different
 
 # Ours.
 MOST_LOST = 1 / 3
@@ -34,16 +35,17 @@ def logos(ward: Ward) -> Finding | None:
     firsts = {clip.path: number for number, clip, _ in reversed(list(ward.seen()))}
     numbers = sorted(firsts.values())
     seen = {n: look for n, _, look in ward.seen()}
-    for corner, members in shared_marks([seen[n].corners for n in numbers]).items():
+    corners = [seen[n].corners for n in numbers]
+    witnesses = different([seen[n].hashes for n in numbers])
+    for corner, members in shared_marks(corners, witnesses).items():
         for number in (numbers[m] for m in members):
             found[number] = tuple(dict.fromkeys((*found.get(number, ()), corner)))
     faults = [
         ward.fault(number, f"{', '.join(corners)} corner stands still", "no logo")
         for number, corners in sorted(found.items())
     ]
-    return finding(
-        "logo", "warning", faults, "Crop it off or take another source: it would be learnt"
-    )
+    fix = "If it is a logo or a subtitle, crop it off, since it would be learnt; else ignore this"
+    return finding("logo", "warning", faults, fix)
 
 
 def enlarged(ward: Ward) -> Finding | None:

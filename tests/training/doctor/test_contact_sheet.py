@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
 from tandem_wan.training.doctor.borders import Bars
-from tandem_wan.training.doctor.contact_sheet import COLOURS, MOST_TILES, WIDTH, contact_sheet
+from tandem_wan.training.doctor.contact_sheet import (
+    COLOURS,
+    LAYOUTS,
+    MOST_TILES,
+    WIDTH,
+    _facts,
+    _title,
+    _wrapped,
+    contact_sheet,
+)
 from tandem_wan.training.doctor.examination import DoctorReport, Unused
 from tandem_wan.training.doctor.findings import Fault, Finding
 from tandem_wan.training.doctor.look import ClipLook
@@ -74,6 +84,34 @@ def test_each_tile_is_framed_in_the_colour_of_the_worst_that_is_wrong_with_it():
     assert tiles(sheet, COLOURS["good"]) == 3
 
 
+def test_of_few_clips_what_is_written_can_be_read_where_the_node_shows_the_sheet():
+    """340 pixels wide."""
+    for count in (1, 3, 9, 12):
+        sheet = contact_sheet(report([look()] * count))
+        layout = next(each for each in LAYOUTS if count <= each.most)
+        assert layout.text * 340 / sheet.shape[1] >= 8.5
+
+
+def test_a_list_of_faults_is_wrapped_between_them_and_what_is_left_over_is_counted():
+    kinds = ["scene cut", "caption missing", "near duplicate", "enlarged", "logo", "short"]
+    assert _wrapped(kinds, ", ", 10_000, 28, 1) == [", ".join(kinds)]
+    lines = _wrapped(kinds, ", ", 328, 28, 9)
+    assert ", ".join(line.rstrip(",") for line in lines) == ", ".join(kinds) and len(lines) > 2
+    for most in (2, 3):
+        short = _wrapped(kinds, ", ", 328, 28, most)
+        *shown, rest = ", ".join(line.rstrip(",") for line in short).split(", ")
+        assert len(short) == most and shown == kinds[: len(shown)]
+        assert rest == f"+{len(kinds) - len(shown)}"
+
+
+def test_the_sheet_tells_the_rate_of_the_report_and_counts_pictures_apart():
+    film = replace(look(), distinct_fps=23.0)
+    raised = replace(look(), distinct_fps=8.0)
+    picture = replace(look(), fps=0.0, distinct_fps=0.0)
+    assert " 24 fps" in _facts(film) and " 8 fps" in _facts(raised)
+    assert _title(report([film, raised, picture])).endswith(": 2 clips and 1 picture")
+
+
 def test_those_with_faults_come_first_whatever_their_number():
     looks = [look()] * 80
     looks[77] = look(colour=(200, 30, 30))
@@ -121,3 +159,10 @@ def test_a_long_name_keeps_its_ends_and_stays_within_its_tile():
         names=("a" * 300 + ".mp4",), looks=named.looks, unused=(), findings=(), advice=()
     )
     assert contact_sheet(long).shape == contact_sheet(named).shape
+
+
+@pytest.mark.parametrize("name", ["a\nb.mp4", "a\x07\u2028b.mp4", "bad\udcff.mp4"])
+def test_a_name_that_is_no_line_of_text_is_written_in_one(name):
+    plain, odd = report([look()]), report([look()])
+    odd = DoctorReport(names=(name,), looks=odd.looks, unused=(), findings=(), advice=())
+    assert contact_sheet(odd).shape == contact_sheet(plain).shape

@@ -159,7 +159,7 @@ FAULTS: dict[Callable[[Path], None], tuple[str, str, str]] = {
         "unreadable.mp4",
         "cannot be decoded (Invalid data found when processing input)",
     ),
-    too_short: ("too short", "too_short.mp4", "0.50 s"),
+    too_short: ("too short", "too_short.mp4", "gives 8 frames at 16 fps"),
     shorter: ("short", "shorter.mp4", "25 frames"),
     slower: ("rate too low", "slower.mp4", "10 fps"),
     doubled: ("rate too low", "doubled.mp4", "fps (24 with repeated"),

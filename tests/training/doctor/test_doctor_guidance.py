@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tandem_wan.training.data.dataset import Clip, Dataset
 from tandem_wan.training.doctor.findings import Ward
-from tandem_wan.training.doctor.guidance import PRESETS, advice, whole_findings
+from tandem_wan.training.doctor.guidance import PRESETS, advice, counted, whole_findings
 from tandem_wan.training.plans.presets import PRESETS as TRAINING_PRESETS
 from tandem_wan.wan.shapes import ClipSize
 
@@ -16,7 +16,9 @@ FILM = Clip(path=Path("film.mp4"), caption="A man waves.", frames=81, digest="")
 PICTURE = replace(FILM, path=Path("picture.png"), frames=1)
 
 
-def ward(*clips: Clip) -> Ward:
+def ward(*alike: Clip) -> Ward:
+    """Each is another part of its file."""
+    clips = tuple(replace(clip, start=100 * number) for number, clip in enumerate(alike))
     folder, size = Path("films"), ClipSize(832, 480, 81)
     dataset = Dataset(folder=folder, clips=clips, size=size, fps=16.0)
     return Ward(dataset, tuple(clip.name for clip in clips), (None,) * len(clips))
@@ -49,6 +51,14 @@ def verdicts(found: Ward, preset: str) -> dict[str, str]:
         ("general video", FILM, 50, None, None),
         ("any", FILM, 10, None, None),
         ("any", FILM, 50, None, None),
+        # Only of pictures is it said that more do harm.
+        ("any", PICTURE, 61, "too many", "warning"),
+        ("character", PICTURE, 45, None, None),
+        ("character", PICTURE, 61, "too many", "warning"),
+        ("character", FILM, 61, None, None),
+        ("motion", FILM, 200, None, None),
+        ("video effect", FILM, 200, None, None),
+        ("any", FILM, 200, None, None),
     ],
 )
 def test_the_number_of_clips_is_judged_by_what_is_to_be_learnt(preset, clip, count, kind, verdict):
@@ -97,3 +107,27 @@ def test_the_advised_number_is_told_once(preset):
     few, enough = ward(FILM), ward(*[FILM] * 40)
     assert not any("clips that teach" in said for said in advice(few, preset))
     assert any("40 clips that teach" in said for said in advice(enough, preset))
+
+
+def test_clips_and_pictures_are_counted_apart():
+    (few, _) = whole_findings(ward(*[FILM] * 6, PICTURE), "any")
+    assert few.faults[0].value == "6 clips and 1 picture"
+    (few,) = whole_findings(ward(PICTURE), "any")
+    assert few.faults[0].value == "1 picture"
+    assert counted([]) == "0 clips" and counted([False]) == "1 clip"
+
+
+def test_what_to_do_about_too_many_does_not_contradict_the_advice():
+    for preset, kept in (("image style", "30-50"), ("any", "30-50"), ("character", "10-20")):
+        (finding,) = whole_findings(ward(*[PICTURE] * 61), preset)
+        assert f"Keep the best {kept}:" in finding.fix
+    assert advice(ward(*[PICTURE] * 45), "character") == [
+        "45 pictures that teach: 10-20 pictures or clips for a character"
+    ]
+
+
+def test_in_a_style_of_pictures_a_clip_is_the_odd_one():
+    (finding,) = whole_findings(ward(*[PICTURE] * 20, FILM), "image style")
+    assert (finding.kind, finding.verdict) == ("clips among pictures", "warning")
+    assert [fault.clip for fault in finding.faults] == [20]
+    assert "frame" in finding.fix

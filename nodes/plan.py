@@ -11,10 +11,10 @@ from comfy_api.latest import io, ui
 from ..training.data.dataset import Dataset
 from ..training.plans.budget import make_plan, require_one_length
 from ..training.plans.changes import check_names, edited_plan
-from ..training.plans.estimate_report import estimate_report
+from ..training.plans.estimate_report import estimate_report, fit_report
 from ..training.plans.plan import TrainingPlan
 from ..training.plans.presets import PRESET_NAMES
-from ..training.plans.summary import full_summary
+from ..training.plans.summary import full_summary, settings_line
 from ..wan.errors import UserError
 from ..wan.families import FAMILIES
 from . import sockets
@@ -35,8 +35,8 @@ class TandemAutoParameters(io.ComfyNode):
             category="Tandem/training",
             description="Steps, rates, rank and checkpoints for this dataset and purpose, with each expert's share of "
             "the work. Motion is led by the high-noise expert, character and style by the low-noise one. The summary "
-            "says why each value is what it is, what is unwise, and what the run takes on this machine: time, memory, "
-            "disk.",
+            "says first whether the run fits on this machine and what is unwise, then the budget, what it takes in "
+            "time, memory and disk, and why each value is what it is.",
             search_aliases=[
                 "training plan",
                 "lora settings",
@@ -121,8 +121,12 @@ class TandemAutoParameters(io.ComfyNode):
     ) -> io.NodeOutput:
         plan = make_plan(dataset, preset, family, epochs=epochs, steps=steps, allow_long=allow_long)
         network, machine = measured_for(model)
-        lines = [full_summary(plan, dataset), *estimate_report(plan, dataset, network, machine)]
-        summary = "\n".join(lines)
+        summary = full_summary(
+            plan,
+            dataset,
+            fit=fit_report(plan, dataset, network, machine),
+            estimate=estimate_report(plan, dataset, network, machine),
+        )
         node_text(cls.hidden.unique_id, summary)
         plot = torch.from_numpy(plan_plot(plan, dataset.counts())).float()[None] / 255
         return io.NodeOutput(plan, summary, plot, ui=ui.PreviewImage(plot, cls=cls))
@@ -162,7 +166,7 @@ class TandemEditPlan(io.ComfyNode):
     @classmethod
     def execute(cls, plan: TrainingPlan, changes: str = "{}") -> io.NodeOutput:
         edited = edited_plan(plan, _changes(changes))
-        summary = "\n".join([f"{edited.preset}: {edited.steps} steps", *edited.notes])
+        summary = "\n".join([f"{edited.preset}: {settings_line(edited)}", *edited.notes])
         node_text(cls.hidden.unique_id, summary)
         return io.NodeOutput(edited, summary)
 

@@ -10,7 +10,6 @@ from comfy_api.latest import io
 from ..training.data.dataset import Dataset
 from ..training.plans.compare import compare_plans
 from ..training.plans.files import load_plan, plan_names, plan_path, save_plan
-from ..training.plans.limits import dataset_findings
 from ..training.plans.plan import TrainingPlan, plan_json, read_plan
 from ..training.plans.summary import plan_summary, settings_line
 from ..wan.errors import UserError
@@ -128,8 +127,7 @@ class TandemLoadPlan(io.ComfyNode):
         if dataset is None:
             summary = "\n".join([f"{found.preset}: {settings_line(found)}", *found.notes])
         else:
-            findings = dataset_findings(found, dataset)
-            summary = plan_summary(found, dataset.counts(), findings)
+            summary = plan_summary(found, dataset)
         node_text(cls.hidden.unique_id, summary)
         return io.NodeOutput(found, summary, plan_json(found))
 
@@ -162,8 +160,7 @@ class TandemComparePlans(io.ComfyNode):
     def execute(
         cls, plan_a: TrainingPlan, plan_b: TrainingPlan, dataset: Dataset | None = None
     ) -> io.NodeOutput:
-        counts = None if dataset is None else dataset.counts()
-        report = compare_plans(plan_a, plan_b, counts)
+        report = compare_plans(plan_a, plan_b, dataset)
         node_text(cls.hidden.unique_id, report)
         return io.NodeOutput(report)
 

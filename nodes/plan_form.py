@@ -5,10 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..training.data.dataset import Counts, Dataset
-from ..training.optimizers import AVAILABLE
+from ..training.optimizers.names import AVAILABLE
 from ..training.plans.budget import require_one_length
 from ..training.plans.changes import Values, edited_plan, length_changes, rank_changes, rate_changes
-from ..training.plans.limits import dataset_findings
 from ..training.plans.plan import TRAINED, TrainingPlan
 from ..training.plans.summary import plan_summary, settings_line
 from . import sockets
@@ -73,8 +72,8 @@ class TandemPlanForm(io.ComfyNode):
                     options=[KEEP, *AVAILABLE],
                     default=KEEP,
                     optional=True,
-                    tooltip="The rule for the steps; the names with 8-bit and Kahan stand for adamw so far. For "
-                    "example automagic.",
+                    tooltip="The rule for the steps; 8-bit and Kahan take less memory, prodigy finds its rate itself. "
+                    "For example automagic.",
                 ),
                 _number(
                     "shift",
@@ -158,8 +157,7 @@ class TandemPlanForm(io.ComfyNode):
         if dataset is None:
             summary = "\n".join([f"{edited.preset}: {settings_line(edited)}", *edited.notes])
         else:
-            found = dataset_findings(edited, dataset)
-            summary = plan_summary(edited, dataset.counts(), found)
+            summary = plan_summary(edited, dataset)
         node_text(cls.hidden.unique_id, summary)
         return io.NodeOutput(edited, summary)
 

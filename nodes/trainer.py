@@ -9,7 +9,6 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..training.job import Job, checked_name
-from ..training.plans.limits import dataset_findings
 from ..training.plans.summary import plan_summary
 from ..training.plots import loss_plot
 from ..training.watch import loss_line
@@ -140,8 +139,7 @@ class TandemTrainer(io.ComfyNode):
         elif mode == "wait":
             jobs.wait_for(job, cls.hidden.unique_id, tell=False)
             headline = f"{name} is trained: {job.step} steps."
-        found = dataset_findings(setup.plan, dataset)
-        summary = plan_summary(setup.plan, dataset.counts(), found)
+        summary = plan_summary(setup.plan, dataset)
         lines = [headline, loss_line(job.losses()), summary, *setup.notes]
         status = "\n".join(filter(None, lines))
         picture = loss_plot(job.losses(), title=name, steps=job.plan.steps)

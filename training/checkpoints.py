@@ -19,6 +19,7 @@ from ..wan.families import Role
 from ..wan.lora.adapters import AdapterSet
 from ..wan.lora.files import adapter_tensors
 from .loop import ExpertTrainer
+from .optimizers.memory import packed, restore
 
 logger = logging.getLogger("tandem.training")
 
@@ -49,6 +50,10 @@ class CheckpointStore:
         """Where one expert's LoRA of a step lies."""
         return self._step_folder(step) / lora_file_name(f"{self.name}_{step:06d}", role)
 
+    def average_file(self, step: int, role: Role) -> Path:
+        """Where the average of one expert's LoRA lies, in a run that keeps one."""
+        return self._step_folder(step) / lora_file_name(f"{self.name}_{step:06d}_ema", role)
+
     def save(
         self, step: int, trainers: Mapping[Role, ExpertTrainer], metadata: Mapping[str, object]
     ) -> None:
@@ -59,16 +64,11 @@ class CheckpointStore:
         beside = self.folder / f".{target.name}.{secrets.token_hex(4)}"
         beside.mkdir(parents=True)
         try:
-            for role, trainer in trainers.items():
-                save_file(
-                    adapter_tensors(trainer.adapters),
-                    beside / f"{role}.part",
-                    metadata=_lora_metadata(metadata, role, step, trainer),
-                )
+            files = self._write_loras(beside, step, trainers, metadata)
             save_file(_resume_tensors(trainers), beside / STATE_FILE)
             # Named as LoRAs last: the host lists .safetensors in hidden folders too.
-            for role in trainers:
-                os.replace(beside / f"{role}.part", beside / self.file(step, role).name)
+            for part, name in files.items():
+                os.replace(part, beside / name)
             _put_in_place(beside, target)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -119,6 +119,28 @@ class CheckpointStore:
                 path.unlink(missing_ok=True)
         return final
 
+    def _write_loras(
+        self,
+        beside: Path,
+        step: int,
+        trainers: Mapping[Role, ExpertTrainer],
+        metadata: Mapping[str, object],
+    ) -> dict[Path, str]:
+        """Each expert's LoRA and, where one is kept, its average; the files by the names they are to have."""
+        files = {}
+        for role, trainer in trainers.items():
+            part = beside / f"{role}.part"
+            entries = _lora_metadata(metadata, role, step, trainer)
+            save_file(adapter_tensors(trainer.adapters), part, metadata=entries)
+            files[part] = self.file(step, role).name
+            if averaged := trainer.averaged():
+                part = beside / f"{role}_ema.part"
+                common = _average_metadata(metadata, trainer)
+                entries = _lora_metadata(common, role, step, trainer)
+                save_file(adapter_tensors(averaged), part, metadata=entries)
+                files[part] = self.average_file(step, role).name
+        return files
+
     def _step_folder(self, step: int) -> Path:
         return self.folder / f"step_{step:06d}"
 
@@ -150,18 +172,35 @@ def _lora_metadata(
     }
 
 
+def _average_metadata(common: Mapping[str, object], trainer: ExpertTrainer) -> dict[str, object]:
+    """An average is no partner of the weights that it lies beside: its pair has a name of its own."""
+    own = {n: f"{common[n]}-ema" for n in ("pair_id",) if n in common}
+    return {**common, **own, "ema": trainer.plan.optimizer.ema}
+
+
 def _resume_tensors(trainers: Mapping[Role, ExpertTrainer]) -> dict[str, torch.Tensor]:
     tensors = {}
     for role, trainer in trainers.items():
         for index, weight in enumerate(trainer.adapters.parameters()):
-            tensors[f"{role}/weight/{index}"] = weight.detach().cpu().contiguous()
-        for index, state in trainer.optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                tensors[f"{role}/state/{index}/{name}"] = (
-                    torch.as_tensor(value).detach().cpu().contiguous()
-                )
+            tensors[f"{role}/weight/{index}"] = weight
+        if trainer.average:
+            for index, average in enumerate(trainer.average.tensors):
+                tensors[f"{role}/average/{index}"] = average
+        memory, values = packed(trainer.optimizer)
+        tensors |= {f"{role}/state/{name}": tensor for name, tensor in memory.items()}
+        tensors[f"{role}/values"] = _as_bytes(values)
     # Tensors that share storage (an expanded rate, say) cannot be written as they are.
-    return {name: tensor.clone() for name, tensor in tensors.items()}
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _as_bytes(values: Mapping[str, object]) -> torch.Tensor:
+    """JSON as a tensor: a state file holds nothing else."""
+    return torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
+
+
+def _from_bytes(tensor: torch.Tensor | None) -> dict[str, object]:
+    """Empty for a file from before there were such values."""
+    return {} if tensor is None else json.loads(bytes(tensor.tolist()))
 
 
 def _load_tensors(
@@ -173,13 +212,19 @@ def _load_tensors(
             {k: t for k, t in tensors.items() if k.startswith(f"{role}/weight/")},
             role,
         )
-        states: dict[int, dict[str, torch.Tensor]] = {}
-        for key, tensor in tensors.items():
-            if key.startswith(f"{role}/state/"):
-                _, _, index, name = key.split("/")
-                states.setdefault(int(index), {})[name] = tensor
-        groups = trainer.optimizer.state_dict()["param_groups"]
-        trainer.optimizer.load_state_dict({"state": states, "param_groups": groups})
+        prefix = f"{role}/state/"
+        memory = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+        restore(trainer.optimizer, memory, _from_bytes(tensors.get(f"{role}/values")))
+        _load_average(trainer, tensors)
+
+
+def _load_average(trainer: ExpertTrainer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Where the file has none, the average begins at the weights."""
+    if trainer.average is None:
+        return
+    for index, weight in enumerate(trainer.adapters.parameters()):
+        saved = tensors.get(f"{trainer.role}/average/{index}", weight.detach())
+        trainer.average.tensors[index] = saved.to(weight.device, torch.float32, copy=True)
 
 
 def _load_weights(adapters: AdapterSet, tensors: Mapping[str, torch.Tensor], role: Role) -> None:

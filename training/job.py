@@ -51,8 +51,9 @@ class Identity:
 
     def job_id(self) -> str:
         """16 hex digits, equal for equal runs."""
-        # The plan's notes are words for people: to reword them makes no other run.
-        values = asdict(replace(self, plan=replace(self.plan, notes=())))
+        # Words for people, the leave to plan a long run and what would end it do not change what is trained.
+        plan = replace(self.plan, notes=(), allow_long=False, stop_on=())
+        values = asdict(replace(self, plan=plan))
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from ..wan.errors import UserError
 from ..wan.families import Role
 from .checkpoints import CheckpointStore
+from .monitors.verdict import verdict_text
 from .records import EVENTS, LOCK, RECORD, event_lines, read_record
 from .runner import Run, Runner
 from .states import LIVE, State
@@ -113,7 +114,9 @@ def _stored(folder: Path) -> JobSummary:
     state, message = _state_now(folder, record)
     step = max((points[-1][0] for points in curves.values() if points), default=0)
     steps = record["identity"]["plan"]["steps"]
-    lines = [f"{state}, step {step} of {steps}", loss_line(curves), message]
+    # One that was told before the run went on is out of date.
+    verdict = verdict_text(folder) if state in ("done", "stopped") else ""
+    lines = [f"{state}, step {step} of {steps}", loss_line(curves), verdict, message]
     if state == "cut off":
         lines[0] = f"cut off after step {step} of {steps}, goes on from step {resumes_at}"
     return JobSummary(

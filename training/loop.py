@@ -15,14 +15,19 @@ from ..wan.errors import UserError
 from ..wan.expert import Expert
 from ..wan.families import Role
 from ..wan.flow import mix, velocity_target
-from ..wan.lora.adapters import AdapterSet, new_adapters, pick_layers
+from ..wan.lora.adapters import AdapterSet, LoraAdapter, new_adapters, pick_layers
 from .events import Finding, Listener, StepDone
-from .optimizers import Automagic, build_optimizer, mean_rate
+from .monitors.held_out import HeldOutLoss
+from .monitors.monitor import Monitor
+from .optimizers.averages import WeightAverage
+from .optimizers.build import build_optimizer, mean_rate, norm_limit, set_rate
+from .optimizers.memory import move
 from .plans.plan import TrainingPlan
 from .preview import Preview
 from .samples import EncodedClip, Samples, as_samples, stack_batch
 from .schedule import (
     BatchOrder,
+    expert_steps,
     generator_for,
     role_at,
     sigmas_at,
@@ -33,6 +38,7 @@ from .seat import GiveBack, Seat
 from .turns import RunStopped, Turns
 
 End = Literal["done", "stopped"]
+ADAPTER_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Saver(Protocol):
@@ -50,9 +56,11 @@ class ExpertTrainer:
         self.plan, self.expert, self.clips = plan, expert, clips
         self.role: Role = expert.role
         self.adapters = _fresh_adapters(plan, expert)
-        self.optimizer = build_optimizer(
-            self.adapters.parameters(), plan.optimizer, plan.rates(self.role)
-        )
+        parameters = self.adapters.parameters()
+        self.rates = plan.rates(self.role)
+        self.num_steps = expert_steps(plan).get(self.role, plan.steps)
+        self.optimizer = build_optimizer(parameters, plan.optimizer, self.rates)
+        self.average = WeightAverage(parameters, plan.optimizer.ema) if plan.optimizer.ema else None
         self.shapes = clips.shapes
         self.order = BatchOrder(
             clips.shapes,
@@ -76,13 +84,14 @@ class ExpertTrainer:
                 for i in range(self.plan.accumulate)
             ]
             loss = torch.stack(losses).mean().item()
-            largest = (
-                math.inf if isinstance(self.optimizer, Automagic) else self.plan.optimizer.clip
-            )
+            largest = norm_limit(self.optimizer, self.plan.optimizer, self.rates)
             norm = torch.nn.utils.clip_grad_norm_(parameters, largest).item()
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise _not_finite(self.role, loss, norm)
+            set_rate(self.optimizer, self.rates, index, self.num_steps)
             self.optimizer.step()
+            if self.average:
+                self.average.update(parameters, index)
         finally:
             self.optimizer.zero_grad(set_to_none=True)
         return loss, norm
@@ -90,10 +99,21 @@ class ExpertTrainer:
     def to(self, device: torch.device) -> None:
         """Adapters, gradients and the optimizer's memory of them; its step counts stay on the CPU."""
         self.adapters.to(device)
-        for state in self.optimizer.state.values():
-            state.update(
-                {k: v.to(device) for k, v in state.items() if torch.is_tensor(v) and v.ndim}
-            )
+        move(self.optimizer, device)
+        if self.average:
+            self.average.to(device)
+
+    def averaged(self) -> AdapterSet | None:
+        """The adapters as their average has them, where one is kept."""
+        if self.average is None:
+            return None
+        factors = iter(self.average.tensors)
+        return AdapterSet(
+            {
+                n: LoraAdapter(next(factors), next(factors), a.alpha)
+                for n, a in self.adapters.items()
+            }
+        )
 
     def _micro_batch(self, index: int) -> torch.Tensor:
         plan, device = self.plan, self.expert.device
@@ -147,29 +167,35 @@ def train(
     turns: Turns | None = None,
     give_back: GiveBack = "keep",
     preview: Preview | None = None,
+    monitor: Monitor | None = None,
+    held_out: HeldOutLoss | None = None,
 ) -> End:
     """Runs steps `first_step` to the plan's last; saves every `save_every` steps, at the end and on a stop.
 
     `turns` says when the models are somebody else's and when to stop; `give_back`, what leaves the device then.
-    `preview` shows a clip now and then.
+    `preview` shows a clip now and then; `monitor` looks at every step, and may end the run; `held_out` measures the
+    loss on other clips before each checkpoint.
     """
     done = first_step
     own_steps = steps_before(plan, first_step)
     turns = turns or Turns()
+    tell = monitor.between(listen, turns) if monitor else listen
     end: End = "done"
     try:
         with ExitStack() as attached, Seat(trainers, turns, give_back) as seat:
             _attach_all(attached, trainers)
+            _measure(held_out, monitor, done, trainers, seat, tell)
             for step in range(first_step, plan.steps):
                 role = role_at(plan, step)
                 worked = seat.seconds
                 loss, norm = trainers[role].step(own_steps[role], seat)
                 own_steps[role] += 1
                 done = step + 1
+                seconds = seat.seconds - worked
+                tell(_step_done(plan, trainers[role], done, loss, norm, seconds))
+                _measure(held_out, monitor, done, trainers, seat, tell)
                 if done % plan.save_every == 0 and done < plan.steps:
                     save(done, trainers)
-                seconds = seat.seconds - worked
-                listen(_step_done(plan, trainers[role], done, loss, norm, seconds))
                 if preview and done % preview.every == 0:
                     _show(preview, plan, done, trainers, seat, listen)
     except RunStopped:
@@ -182,6 +208,20 @@ def train(
     turns.leave()
     save(done, trainers)
     return end
+
+
+def _measure(
+    held_out: HeldOutLoss | None,
+    monitor: Monitor | None,
+    step: int,
+    trainers: Mapping[Role, ExpertTrainer],
+    seat: Seat,
+    listen: Listener,
+) -> None:
+    """The held-out loss where it is due. One that a run was stopped within is measured when the run goes on."""
+    if held_out and held_out.due(step):
+        known = monitor.record.measured_at(step) if monitor else ()
+        held_out(step, {r: t for r, t in trainers.items() if r not in known}, seat, listen)
 
 
 def _show(
@@ -223,7 +263,12 @@ def _fresh_adapters(plan: TrainingPlan, expert: Expert) -> AdapterSet:
     seed = generator_for(plan.seed, expert.role, "adapters").initial_seed()
     shapes = {name: layers[name] for name in chosen}
     return new_adapters(
-        shapes, rank=plan.lora.rank, alpha=plan.lora.alpha, seed=seed, dropout=plan.lora.dropout
+        shapes,
+        rank=plan.lora.rank,
+        alpha=plan.lora.alpha,
+        seed=seed,
+        dropout=plan.lora.dropout,
+        dtype=ADAPTER_DTYPES[plan.lora.dtype],
     )
 
 
@@ -246,6 +291,7 @@ def _step_done(
         grad_norm=norm,
         rate=mean_rate(trainer.optimizer),
         seconds=seconds,
+        weight=trainer.adapters.mean_magnitude(),
     )
 
 

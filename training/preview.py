@@ -54,7 +54,7 @@ class Preview:
     def __call__(
         self, plan: TrainingPlan, step: int, trainers: Mapping[Role, Sampled], seat: Seat
     ) -> None:
-        with _at_rest(trainers):
+        with at_rest(trainers):
             latent = self._sample(plan, trainers, seat)
         # Whoever decodes it brings another network.
         seat.leave()
@@ -104,7 +104,7 @@ def _role(plan: TrainingPlan, sigma: float) -> Role:
 
 
 @contextmanager
-def _at_rest(trainers: Mapping[Role, Sampled]) -> Iterator[None]:
+def at_rest(trainers: Mapping[Role, Sampled]) -> Iterator[None]:
     """Without dropout."""
     adapters = [adapter for trainer in trainers.values() for adapter in trainer.adapters.values()]
     for adapter in adapters:

@@ -21,6 +21,8 @@ from ..wan.timesteps import draw_sigmas
 from .plans.plan import TrainingPlan
 
 GOLDEN = (5**0.5 - 1) / 2
+REPEATS = (0.01, 1000.0)
+"""How rarely and how often a clip can be shown in an epoch."""
 STRATA = 16
 """Micro-batches over which an expert's sigmas cover its range evenly."""
 
@@ -39,18 +41,22 @@ def role_at(plan: TrainingPlan, step: int) -> Role:
 
 def expert_steps(plan: TrainingPlan) -> dict[Role, int]:
     """Optimizer steps that each expert gets."""
-    counts: dict[Role, int] = dict.fromkeys(plan.roles(), 0)
-    for step in range(plan.steps):
-        counts[role_at(plan, step)] += 1
-    return counts
+    return steps_before(plan, plan.steps)
 
 
 def steps_before(plan: TrainingPlan, step: int) -> dict[Role, int]:
-    """How many of the first `step` steps each expert took."""
-    counts: dict[Role, int] = dict.fromkeys(plan.roles(), 0)
-    for earlier in range(step):
-        counts[role_at(plan, earlier)] += 1
-    return counts
+    """How many of the first `step` steps each expert took: as counted from `role_at`, by whole turns."""
+    roles = plan.roles()
+    if len(roles) == 1:
+        return {roles[0]: step}
+    turns, rest = divmod(step, plan.swap_every)
+    share = share_above(plan.boundary, plan.shift)
+    started, ended = (math.floor(n * share + 1 - share / 2) for n in (0, turns))
+    # A share that rounding took below 0 is none.
+    high = max(0, ended - started) * plan.swap_every
+    if rest and role_at(plan, step - 1) == "high_noise":
+        high += rest
+    return {"high_noise": high, "low_noise": step - high}
 
 
 def generator_for(seed: int, *words: object) -> torch.Generator:
@@ -92,18 +98,33 @@ class BatchOrder:
         self._offset = (np.arange(1, count + 1) * GOLDEN) % 1.0
         kinds = {shape: number for number, shape in enumerate(dict.fromkeys(shapes))}
         self._kinds = np.asarray([kinds[shape] for shape in shapes])
+        self._epochs: list[int] = []
+        """Those that show something, as far as they have been counted."""
         self._starts = [0]
-        """The first micro-batch of each epoch that has been counted so far."""
+        """The first micro-batch of each of them, and of the next one."""
         self._kept: tuple[int, list[list[Showing]]] = (-1, [])
 
     def at(self, index: int) -> list[Showing]:
         """The micro-batch `index`, from 0."""
         while self._starts[-1] <= index:
-            self._starts.append(self._starts[-1] + self._batches_in(len(self._starts) - 1))
-        epoch = bisect_right(self._starts, index) - 1
+            epoch = self._next_epoch(self._epochs[-1] + 1 if self._epochs else 0)
+            self._epochs.append(epoch)
+            self._starts.append(self._starts[-1] + self._batches_in(epoch))
+        place = bisect_right(self._starts, index) - 1
+        epoch = self._epochs[place]
         if self._kept[0] != epoch:
             self._kept = (epoch, self._epoch(epoch))
-        return self._kept[1][index - self._starts[epoch]]
+        return self._kept[1][index - self._starts[place]]
+
+    def _next_epoch(self, epoch: int) -> int:
+        """The first one from `epoch` on that shows something: of rare clips only, most show nothing."""
+        while not self._batches_in(epoch):
+            rare = self._part > 0
+            due = np.floor(epoch * self._part + self._offset)[rare] + 1
+            # A clip is shown in the epoch after which its count is `due`; one less, as division rounds.
+            last = np.floor((due - self._offset[rare]) / self._part[rare]) - 1
+            epoch = max(epoch + 1, int(last.min()) - 1)
+        return epoch
 
     def _shown_before(self, epoch: int) -> np.ndarray:
         """How often each clip was shown in the epochs before this one."""
@@ -134,8 +155,8 @@ class BatchOrder:
         return [groups[i] for i in shuffled]
 
 
-def _split_repeats(repeats: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Whole showings an epoch, and the fraction beyond."""
+def require_repeats(repeats: Sequence[float]) -> np.ndarray:
+    """How often each clip is shown in an epoch: 0, or 0.01 to 1000, and one of them above 0. Raises `UserError`."""
     values = np.asarray(repeats, dtype=np.float64)
     if not (values.size and np.isfinite(values).all() and values.min() >= 0 and values.sum() > 0):
         raise UserError(
@@ -143,6 +164,20 @@ def _split_repeats(repeats: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
             "repeats says how often each clip is shown in an epoch: 1 is once, 0.5 every other epoch.",
             "Give the dataset clips, and repeats above 0.",
         )
+    least, most = REPEATS
+    wrong = values[((values < least) & (values > 0)) | (values > most)]
+    if wrong.size:
+        raise UserError(
+            f"A clip has repeats of {wrong[0]:g}.",
+            f"They can be {least:g} to {most:g}, with what the name of its folder says in.",
+            "Divide or multiply the repeats of all clips by one number: what counts is their ratio.",
+        )
+    return values
+
+
+def _split_repeats(repeats: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Whole showings an epoch, and the fraction beyond."""
+    values = require_repeats(repeats)
     whole = np.floor(values)
     return whole.astype(np.int64), values - whole
 

@@ -32,6 +32,9 @@ class Turns:
     def leave(self) -> None:
         """The models are given back and not needed any more."""
 
+    def stop(self, why: str = "") -> None:
+        """The run ends itself: what its state is to say of it."""
+
     def interrupted(self) -> None:
         """One of `interrupts` hit a piece of work."""
 

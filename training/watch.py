@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..wan.families import Role
-from .events import ClipEncoded, Event, StepDone
+from .events import ClipEncoded, Event, StepDone, VerdictGiven
+from .monitors.curves import measured
 from .records import event_lines
 
 Curves = dict[Role, list[tuple[int, float]]]
@@ -25,6 +26,8 @@ class RunWatch:
         self.role: Role | None = None
         self.encoded: tuple[int, int] | None = None
         """Clips encoded, and how many there are; None before and after that."""
+        self.verdict = ""
+        """What the run said of itself when it ended."""
         self._encoding = ""
         self._seconds: deque[float] = deque(maxlen=PACE_STEPS)
 
@@ -38,6 +41,8 @@ class RunWatch:
             _forget_from(self.curves, event.step)
             self.curves.setdefault(event.role, []).append((event.step, event.loss))
             self._seconds.append(event.seconds)
+        elif isinstance(event, VerdictGiven):
+            self.verdict = event.text
 
     def seconds_per_step(self) -> float | None:
         """Of the run's own work; None before the first step."""
@@ -56,7 +61,7 @@ class RunWatch:
         pace, left = self.seconds_per_step(), self.seconds_left()
         if pace is not None and left is not None and state in ("running", "parked", "paused"):
             parts += [f"{pace:.2f} s a step", f"{clock(left)} left"]
-        lines = [", ".join(parts), loss_line(self.curves), message]
+        lines = [", ".join(parts), loss_line(self.curves), self.verdict, message]
         return "\n".join(line for line in lines if line)
 
 
@@ -73,19 +78,10 @@ def encoding_text(event: ClipEncoded) -> str:
 def stored_curves(folder: Path, up_to: int | None = None) -> Curves:
     """(step, loss) of every step in a run's folder, by expert. When a run went on from an earlier checkpoint,
     what came after that is forgotten: those steps were made again, or will be."""
-    made: list[tuple[int, Role, float]] = []
-    for line in event_lines(folder):
-        again_from = {"StepDone": -1, "StateChanged": 0}.get(line.get("event", ""))
-        if again_from is None:
-            continue
-        while made and made[-1][0] > line["step"] + again_from:
-            made.pop()
-        if line["event"] == "StepDone":
-            made.append((line["step"], line["role"], line["loss"]))
     curves: Curves = {}
-    for step, role, loss in made:
-        if up_to is None or step <= up_to:
-            curves.setdefault(role, []).append((step, loss))
+    for event in measured(event_lines(folder), up_to):
+        if isinstance(event, StepDone):
+            curves.setdefault(event.role, []).append((event.step, event.loss))
     return curves
 
 

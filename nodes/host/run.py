@@ -6,13 +6,19 @@ import math
 from collections.abc import Mapping
 
 from ...training.checkpoints import lora_file_name
-from ...training.events import CheckpointSaved, Finding
+from ...training.events import CheckpointSaved, Finding, VerdictGiven
 from ...training.job import Identity, Job, checked_name, open_job
 from ...training.loop import End, ExpertTrainer, build_trainers, train
-from ...training.plots import loss_plot, save_picture
+from ...training.monitors.curves import curves_of, measured
+from ...training.monitors.held_out import HeldOutLoss, divided, pick_held_out
+from ...training.monitors.monitor import monitor_of
+from ...training.monitors.verdict import verdict_of, write_verdict
+from ...training.plots import loss_plot, monitor_plot, save_picture
 from ...training.preview import Preview
+from ...training.records import event_lines
 from ...training.runner import Work
 from ...training.samples import Samples
+from ...training.schedule import require_repeats
 from ...training.seat import GiveBack
 from ...training.turns import Turns
 from ...wan.errors import UserError
@@ -21,6 +27,7 @@ from ...wan.families import Role, sigma_range
 from ...wan.lora.files import read_metadata, tandem_metadata
 from . import wan_models
 from .borders import gradients
+from .cache_keys import text_encoder_digest
 from .encode import encoded_dataset
 from .expert import HostExpert
 from .places import jobs_root, open_cache, publish_folder
@@ -29,14 +36,15 @@ from .setup import Setup
 
 
 def open_run(setup: Setup, name: str) -> Job:
-    """The job of this setup: new, cut off, or finished long ago."""
+    """The job of this setup: new, cut off, or finished long ago. Raises `UserError` where none can be made of it."""
+    require_repeats([clip.repeats for clip in setup.dataset.clips])
     identity = Identity(
         name=checked_name(name),
         plan=setup.plan,
         dataset=setup.dataset.digest(),
         base=tuple((role, wan_models.model_digest(model)) for role, model in setup.models.items()),
         vae=wan_models.patched_digest(setup.vae.patcher),
-        text_encoder=wan_models.patched_digest(setup.clip.patcher),
+        text_encoder=text_encoder_digest(setup.clip, ["", setup.dataset.trigger]),
         clip_vision=wan_models.patched_digest(setup.clip_vision.patcher)
         if setup.clip_vision
         else "",
@@ -61,7 +69,8 @@ def work_of(
             preview = preview_of(setup, job, clips, cache, turns, preview_every)
             with gradients():
                 end = _train(setup, job, clips, turns, give_back, preview)
-        save_picture(loss_plot(job.losses(), title=job.name, steps=job.plan.steps), job.plot_file)
+        _draw(job)
+        _judge(job)
         return end
 
     return work
@@ -79,6 +88,35 @@ def _published_step(job: Job, role: Role) -> object:
     return tandem_metadata(read_metadata(path)).get("step") if path.is_file() else None
 
 
+def _draw(job: Job) -> None:
+    """Pictures of the losses and of what the monitors measured, beside the checkpoints."""
+    title, steps = job.name, job.plan.steps
+    save_picture(loss_plot(job.losses(), title=title, steps=steps), job.plot_file)
+    curves = curves_of(measured(event_lines(job.folder)))
+    save_picture(
+        monitor_plot(curves, title=title, steps=steps), job.plot_file.with_name("monitors.png")
+    )
+
+
+def _judge(job: Job) -> None:
+    """Which checkpoints to keep: in the log, in the events and in `verdict.json`."""
+    verdict = verdict_of(job.plan, event_lines(job.folder))
+    if verdict is None:
+        return
+    write_verdict(job.folder, verdict)
+    text = verdict.text()
+    job.logger.info("%s: %s", job.name, text)
+    keep = {role: kept.step for role, kept in verdict.keep.items()}
+    job.listen(VerdictGiven(step=verdict.step, keep=keep, text=text))
+
+
+def _held_out_places(setup: Setup) -> tuple[int, ...]:
+    """The clips that are not trained on: none of those for regularisation, which nobody wants learnt."""
+    teaching = [i for i, clip in enumerate(setup.dataset.clips) if not clip.regularisation]
+    files = [setup.dataset.clips[i].digest for i in teaching]
+    return tuple(teaching[i] for i in pick_held_out(files, setup.plan.held_out, setup.plan.seed))
+
+
 def _train(
     setup: Setup,
     job: Job,
@@ -87,7 +125,8 @@ def _train(
     give_back: GiveBack,
     preview: Preview | None,
 ) -> End:
-    trainers = build_trainers(setup.plan, _experts(setup, clips), clips)
+    shown, held = divided(clips, _held_out_places(setup))
+    trainers = build_trainers(setup.plan, _experts(setup, clips), shown)
     job.step = job.store.resume(trainers)
     metadata = job.metadata(setup.dataset.trigger)
 
@@ -107,6 +146,8 @@ def _train(
         turns=turns,
         give_back=give_back,
         preview=preview,
+        monitor=monitor_of(setup.plan, event_lines(job.folder), job.step),
+        held_out=HeldOutLoss(setup.plan, held, shown) if len(held) else None,
     )
 
 

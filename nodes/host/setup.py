@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...training.data.dataset import TRIGGER_SLOT, Dataset, unfilled_captions
-from ...training.optimizers import AVAILABLE, STAND_INS
+from ...training.optimizers.build import optimizer_notes, require_optimizer
 from ...training.plans.limits import require_allowed
 from ...training.plans.plan import TrainingPlan
 from ...wan.errors import UserError
@@ -124,12 +124,7 @@ def _require_trainable(plan: TrainingPlan, dataset: Dataset) -> None:
             "It needs radial attention and a loss at two lengths, which this version has not.",
             "Choose general video, or wait for the version that has them.",
         )
-    if plan.optimizer.name not in AVAILABLE:
-        raise UserError(
-            f"optimizer.name is {plan.optimizer.name!r}.",
-            f"It can be {', '.join(AVAILABLE)}.",
-            "Change it in the plan.",
-        )
+    require_optimizer(plan.optimizer.name, load=True)
     if waiting := unfilled_captions(dataset):
         raise UserError(
             f"The captions of {', '.join(waiting[:5])} still contain {TRIGGER_SLOT}.",
@@ -160,8 +155,7 @@ def _resolve(
         notes.append(
             f"The plan was made for {plan.task}; the model is {task}: boundary {boundary:g}."
         )
-    if stand_in := STAND_INS.get(plan.optimizer.name):
-        notes.append(stand_in)
+    notes += optimizer_notes(plan)
     if patched := [r for r, model in models.items() if model.patches or model.injections]:
         notes.append(
             f"{' and '.join(patched)} came with LoRA patches, which stay in while training."

@@ -86,6 +86,24 @@ def test_the_verdict_counts_the_connected_dataset(read):
     assert (folder, size) == ("/clips", [832, 480, 49])
 
 
+def test_a_text_is_parsed_once_when_it_is_queued_and_run(read, monkeypatch):
+    from tandem_wan.training.interop import documents
+
+    parsed, parse = [], documents.read_tables
+    monkeypatch.setattr(documents, "read_tables", lambda *text: parsed.append(text) or parse(*text))
+    config = CONFIG.replace("epochs = 250", "epochs = 20")
+    assert read.validate_inputs(text=config, dataset_text=FOLDER, clips=16) is True
+    plan, *_ = read.execute(config, FOLDER, 16).result
+    assert (plan.steps, len(parsed)) == (320, 2)
+
+
+def test_both_experts_commands_in_one_text_are_a_plan_of_both(read):
+    command = "python wan_train_network.py --task t2v-A14B --dit x --max_train_steps 20"
+    text = f"{command} --min_timestep 875 2>&1 | tee a.log\n{command} --max_timestep 875"
+    plan, *_ = read.execute(text).result
+    assert (plan.train, plan.steps) == ("both", 40)
+
+
 def test_the_queue_refuses_what_cannot_be_read(read, export):
     assert "TOML in line 2" in read.validate_inputs(text="epochs = 3\n[model\n")
     assert "is empty" in read.validate_inputs(text="")

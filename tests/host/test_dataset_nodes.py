@@ -30,7 +30,7 @@ def test_the_workflow_checks_a_dataset_without_any_model(client, folder):
     assert all(said.values())
     assert "steps" in said[PLAN]
     config = text_of(graph, entry, "The config, in words")
-    assert re.search(r"refused.*250 epochs is .*Warning: 3 clips are few", config, re.DOTALL)
+    assert re.search(r"refused.*250 epochs are .*Warning: 3 clips are few", config, re.DOTALL)
     assert "MERMAID stands in 0 of 3 captions" in said[FILES]
     assert "MERMAID stands in 3 of 3 captions" in said[MADE]
     for title in ("What spoils a LoRA", "The captions that are there"):
@@ -194,7 +194,10 @@ def test_250_epochs_are_refused_before_a_run_begins(client, base):
     trainer = number_of(graph, "Train both experts")
     graph[trainer]["inputs"]["plan"] = ["edit", 0]
     fails(
-        client, graph, "Train both experts", r"250 epochs is .*more than 50 are refused.*allow_long"
+        client,
+        graph,
+        "Train both experts",
+        r"250 epochs are .*more than 50 are refused.*allow_long",
     )
     assert not (base / "output" / "tandem" / "far_too_long").exists()
 

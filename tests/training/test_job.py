@@ -129,6 +129,14 @@ def test_the_id_is_equal_for_equal_runs_and_another_for_every_change():
     assert all(len(i) == 16 and int(i, 16) >= 0 for i in ids)
 
 
+@pytest.mark.parametrize("changes", [{"notes": ("reworded",)}, {"allow_long": True}])
+def test_what_does_not_change_the_training_makes_no_other_run(tmp_path, changes):
+    finish(open_job(tmp_path, IDENTITY))
+    other = replace(IDENTITY, plan=replace(IDENTITY.plan, **changes))
+    assert other.job_id() == IDENTITY.job_id()
+    assert open_job(tmp_path, other).id == IDENTITY.job_id()
+
+
 def test_losses_are_told_by_expert_and_a_repeated_step_counts_as_done_last(tmp_path):
     job = open_job(tmp_path, IDENTITY)
     for event in (

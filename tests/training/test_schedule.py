@@ -74,6 +74,18 @@ def test_steps_before_is_what_counting_gives():
     assert steps_before(TWO, TWO.steps) == expert_steps(TWO)
 
 
+@given(
+    boundary=st.floats(1e-9, 1, exclude_max=True),
+    shift=st.floats(1e-12, 1e12),
+    swap_every=st.integers(1, 40),
+    step=st.integers(0, 500),
+)
+def test_whole_turns_are_summed_as_they_are_counted(boundary, shift, swap_every, step):
+    plan = replace(TWO, boundary=boundary, shift=shift, swap_every=swap_every)
+    roles = [role_at(plan, earlier) for earlier in range(step)]
+    assert steps_before(plan, step) == {r: roles.count(r) for r in ("high_noise", "low_noise")}
+
+
 SHAPES = {
     "one shape": [(16, 3, 4, 4)] * 7,
     "three shapes": [(16, 3, 4, 4)] * 5 + [(16, 1, 4, 4)] * 4 + [(16, 3, 8, 4)],
@@ -212,6 +224,36 @@ def test_an_epoch_is_shuffled_once_however_large_it_is(monkeypatch):
 def test_repeats_that_show_nothing_are_an_error(repeats):
     with pytest.raises(UserError, match="repeats above 0"):
         BatchOrder([(1,)] * len(repeats), 1, seed=0, role="single", repeats=repeats)
+
+
+@pytest.mark.parametrize("repeats", [[1e-5], [1.0, 0.009], [1001.0], [1e19, 1.0], [1e300]])
+def test_repeats_that_a_dataset_cannot_mean_are_an_error(repeats):
+    with pytest.raises(UserError, match=r"0\.01 to 1000"):
+        BatchOrder([(1,)] * len(repeats), 1, seed=0, role="single", repeats=repeats)
+
+
+@settings(max_examples=60)
+@given(
+    repeats=st.lists(
+        st.floats(0.01, 0.3) | st.sampled_from([0.0, 0.01, 0.1, 0.25, 1 / 3]),
+        min_size=1,
+        max_size=5,
+    ).filter(any)
+)
+def test_epochs_that_show_nothing_are_passed_over(repeats):
+    shapes = [(1,)] * len(repeats)
+    order = BatchOrder(shapes, 1, seed=0, role="single", repeats=repeats)
+    filled = [epoch for epoch in range(400) if order._batches_in(epoch)]
+    expected = [batch for epoch in filled for batch in order._epoch(epoch)]
+    assert [order.at(index) for index in range(len(expected))] == expected
+
+
+def test_rare_showings_are_found_without_counting_the_epochs_between(monkeypatch):
+    order, looked = BatchOrder([(1,)] * 2, 1, seed=0, role="single", repeats=[0.01] * 2), []
+    count = order._batches_in
+    monkeypatch.setattr(order, "_batches_in", lambda epoch: looked.append(epoch) or count(epoch))
+    order.at(200)
+    assert len(looked) < 6 * 201, "and 100 epochs lie between two showings of a clip"
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ..data.dataset import Counts, DatasetSettings
 from ..plans.limits import findings_text, plan_findings
+from ..plans.material import at_samples, number_of
 from ..schedule import expert_steps
 from .plans import Import
 
@@ -16,7 +17,7 @@ MANY = 40
 def import_report(found: Import, counts: Counts | None) -> str:
     """Verdict, reading and lists, as text; without `counts` the verdict needs the number of clips."""
     lines = [
-        f"{found.trainer}: read as {found.plan.preset!r}, {found.plan.steps:,} steps",
+        f"{found.trainer}: read as {found.plan.preset!r}, {found.plan.steps:,} steps {at_samples(found.plan)}",
         *_verdict(found, counts),
         *_reading(found, counts),
         *_list("Done otherwise here", found.notes),
@@ -33,11 +34,11 @@ def _verdict(found: Import, counts: Counts | None) -> list[str]:
         return ["No verdict: set clips to the number of files in the dataset, or connect one."]
     findings = plan_findings(found.plan, counts)
     if not findings:
-        return [f"Verdict for {counts.clips} clips: nothing to object."]
+        return [f"Verdict for {number_of(counts.clips, 'clip')}: nothing to object."]
     levels = [finding.level for finding in findings]
     worst = "refused" if "refusal" in levels else "warnings" if "warning" in levels else "good"
     return [
-        f"Verdict for {counts.clips} clips: {worst}.",
+        f"Verdict for {number_of(counts.clips, 'clip')}: {worst}.",
         *(f"  {line}" for line in findings_text(findings)),
     ]
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 from ...wan.errors import UserError
 from ...wan.families import AUTO, BOUNDARIES, Role
-from ...wan.flow import share_above
 from ..data.dataset import Counts, Dataset
-from ..schedule import role_at
+from ..schedule import expert_steps
 from .plan import TrainingPlan
 from .presets import IMAGE_STYLE, PRESETS, Preset
 
@@ -124,17 +123,8 @@ def expert_budgets(plan: TrainingPlan, counts: Counts) -> list[ExpertBudget]:
 
 
 def steps_by_expert(plan: TrainingPlan) -> dict[Role, int]:
-    """Optimizer steps of each expert: as counted from `schedule.role_at`, but without going through a million steps."""
-    roles = plan.roles()
-    if len(roles) == 1:
-        return {roles[0]: plan.steps}
-    turns, rest = divmod(plan.steps, plan.swap_every)
-    share = share_above(plan.boundary, plan.shift)
-    started = math.floor(1 - share / 2)
-    high = (math.floor(turns * share + 1 - share / 2) - started) * plan.swap_every
-    if rest and role_at(plan, plan.steps - 1) == "high_noise":
-        high += rest
-    return {"high_noise": high, "low_noise": plan.steps - high}
+    """Optimizer steps of each expert."""
+    return expert_steps(plan)
 
 
 def require_one_length(epochs: float, steps: int) -> None:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from ..data.dataset import Counts
+from ..data.dataset import Counts, Dataset
 from .changes import Difference, differing_values
-from .limits import findings_text, plan_findings
+from .material import number_of
 from .plan import TrainingPlan
 from .reasons import reason_for, short
-from .summary import budget_lines
+from .summary import said_and_budget
+from .target_words import target_words
 
 # What more of it does; a value that is no number is told as it is.
 MORE: dict[str, str] = {
-    "steps": "more steps: a stronger effect, and sooner overtrained",
-    "batch": "a larger batch: calmer steps, more memory, more samples a step",
-    "accumulate": "more samples a step: calmer steps, and more time for each",
+    "steps": "more steps: a stronger effect, and more danger of overtraining",
+    "batch": "more samples in a micro-batch: calmer steps, and more memory",
+    "accumulate": "more micro-batches a step: calmer steps, and more time for each",
     "swap_every": "longer turns: fewer changes of experts, and a rounder share in short runs",
     "save_every": "fewer checkpoints to compare, and less disk",
     "shift": "a higher shift: more of the schedule for the high-noise expert, so more steps for motion and layout",
     "boundary": "a higher boundary: fewer noise levels for the high-noise expert",
     "caption_dropout": "more samples without their caption: a weaker hold of the prompt",
+    "held_out": "more clips to measure on: a surer verdict, and fewer to learn from",
     "lora.rank": "a higher rank: more can be learnt, more memory, larger files",
     "lora.alpha": "a higher alpha: a larger update for the same rates",
     "lora.dropout": "more dropout: slower to memorise",
@@ -35,24 +37,27 @@ OTHER: dict[str, str] = {
     "train": "other experts are trained",
     "lora.targets": "other layers carry the LoRA",
     "checkpoint_blocks": "on takes less memory and about a third more time",
+    "stop_on": "other findings end the run",
     "allow_long": "on lets a run go beyond the limit of epochs",
 }
 
 
-def compare_plans(ours: TrainingPlan, theirs: TrainingPlan, counts: Counts | None = None) -> str:
-    """Plan A against plan B in words; with `counts` also the budget and the findings of both."""
+def compare_plans(
+    ours: TrainingPlan, theirs: TrainingPlan, shown: Counts | Dataset | None = None
+) -> str:
+    """Plan A against plan B in words; for a dataset, or so many clips, also the findings and the budget of both."""
+    counts = shown.counts() if isinstance(shown, Dataset) else shown
     found = differing_values(ours, theirs)
     lines = [
-        f"{len(found)} values differ."
+        f"{number_of(len(found), 'value')} {'differs' if len(found) == 1 else 'differ'}."
         if found
         else "The plans are equal; only their notes may differ.",
     ]
     for difference in found:
         lines += _lines(difference, ours, theirs, counts)
-    if counts is not None:
+    if shown is not None:
         for letter, plan in (("a", ours), ("b", theirs)):
-            lines += [f"Plan {letter}:", *budget_lines(plan, counts)]
-            lines += findings_text(plan_findings(plan, counts))
+            lines += [f"Plan {letter}:", *said_and_budget(plan, shown)]
     return "\n".join(lines)
 
 
@@ -60,7 +65,7 @@ def _lines(
     difference: Difference, ours: TrainingPlan, theirs: TrainingPlan, counts: Counts | None
 ) -> list[str]:
     name, a, b = difference
-    lines = [f"{name}: {short(a)} in a, {short(b)} in b"]
+    lines = [f"{name}: {_told(name, a, b)} in a, {_told(name, b, a)} in b"]
     for letter, plan in (("a", ours), ("b", theirs)):
         reason = reason_for(name, plan, counts)
         lines.append(f"  {letter}: {reason.why} ({reason.evidence})")
@@ -73,6 +78,14 @@ def _effect(name: str, a: object, b: object) -> str:
     if name in MORE and _is_number(a) and _is_number(b):
         return f"{'b' if b > a else 'a'} has {MORE[name]}"  # type: ignore[operator]
     return OTHER.get(name, "")
+
+
+def _told(name: str, value: object, other: object) -> str:
+    """Targets in words, unless those would be the same for both."""
+    if name == "lora.targets" and isinstance(value, tuple) and isinstance(other, tuple):
+        words = target_words(value)
+        return short(value) if words == target_words(other) else words
+    return short(value)
 
 
 def _is_number(value: object) -> bool:

@@ -10,6 +10,7 @@ from ...wan.lora.adapters import pick_layers
 from ...wan.shapes import ClipSize, latent_size
 from ..checkpoints import KEPT_STATES
 from ..data.dataset import Clip, Dataset
+from ..optimizers.names import is_kahan
 from .network_sizes import IMAGE_WIDTH, PATCH, NetworkSize
 from .plan import TrainingPlan
 
@@ -22,8 +23,10 @@ computed again (Dao et al. 2022, algorithm 4)."""
 KEPT_WIDE, KEPT_FFN, KEPT_RANK, KEPT_TEXT, KEPT_TEXT_RANK = 15, 2, 8, 3, 2
 WORKING_WIDE, WORKING_FFN = 4, 2
 """Gradients and products under way inside one block (our guess)."""
-OPTIMIZER_BYTES = {"automagic": 5}
+OPTIMIZER_BYTES = {"automagic": 5, "adamw 8-bit": 2, "adamw 8-bit kahan": 2, "prodigy": 16}
 """For each trained number; AdamW has two float32."""
+REMAINDER = 2
+"""What bfloat16 numbers keep beside them with Kahan summation."""
 ADAMW_BYTES = 8
 TOKENS_PER_WORD = 2
 
@@ -104,12 +107,25 @@ class DeviceBytes:
         return self.weights + self.adapters + self.activations
 
 
+def number_bytes(plan: TrainingPlan) -> int:
+    """Of each trained number."""
+    return FLOAT32 if plan.lora.dtype == "float32" else FLOAT32 // 2
+
+
+def remembered_bytes(plan: TrainingPlan) -> int:
+    """What the optimizer and the average keep for each trained number."""
+    state = OPTIMIZER_BYTES.get(plan.optimizer.name, ADAMW_BYTES)
+    if is_kahan(plan.optimizer.name) and plan.lora.dtype != "float32":
+        state += REMAINDER
+    return state + (FLOAT32 if plan.optimizer.ema else 0)
+
+
 def device_bytes(network: NetworkSize, plan: TrainingPlan, tokens: int) -> DeviceBytes:
     """With one expert on the device; `tokens` of the largest clip."""
     params, experts = lora_params(network, plan), len(plan.roles())
-    state = OPTIMIZER_BYTES.get(plan.optimizer.name, ADAMW_BYTES)
-    # float32 numbers, their gradients, and a copy in the dtype of the forward pass.
-    adapters = params * (experts * (FLOAT32 + state) + FLOAT32 + network.compute_bytes)
+    kept, number = remembered_bytes(plan), number_bytes(plan)
+    # The numbers and what goes with them, their gradients, and a copy in the dtype of the forward pass.
+    adapters = params * (experts * (number + kept) + number + network.compute_bytes)
     return DeviceBytes(
         weights=network.weight_bytes,
         adapters=adapters,
@@ -155,13 +171,15 @@ def disk_bytes(network: NetworkSize, plan: TrainingPlan, dataset: Dataset) -> Di
     """The cache for all clips in all their views, and every checkpoint of the run."""
     num = math.ceil(plan.steps / plan.save_every)
     params = lora_params(network, plan) * len(plan.roles())
-    state = OPTIMIZER_BYTES.get(plan.optimizer.name, ADAMW_BYTES)
+    number, average = number_bytes(plan), FLOAT32 if plan.optimizer.ema else 0
     # While a checkpoint is written the two before it still have their states.
-    states = min(num, KEPT_STATES + 1) * params * (FLOAT32 + state)
+    states = min(num, KEPT_STATES + 1) * params * (number + remembered_bytes(plan))
     captions = {clip.caption for clip in dataset.clips}
     cache = sum(_view_bytes(network, dataset, clip) * len(clip.views) for clip in dataset.clips)
     cache += sum(_caption_bytes(network, text) for text in captions)
-    return DiskBytes(cache=cache, checkpoints=num * params * FLOAT32 + states, num_checkpoints=num)
+    return DiskBytes(
+        cache=cache, checkpoints=num * params * (number + average) + states, num_checkpoints=num
+    )
 
 
 def run_flops(network: NetworkSize, plan: TrainingPlan, dataset: Dataset) -> float:

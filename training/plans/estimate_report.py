@@ -17,6 +17,9 @@ GIB = 1024**3
 EFFICIENCY = 0.7
 """A step's pace over that of large matrix products (ours): one published run of Wan 2.1 14B on an H200 fits 53 % of
 the card's nominal pace, of which large products reach about three quarters."""
+LACKS = "does not fit"
+FAR_TOO_LONG_S = 30 * 86_400.0
+"""A run that nobody waits for (ours)."""
 SMALL_AREA = 832 * 480
 FEWER_FRAMES = (49, 17)
 SMALL_RANK = 16
@@ -65,13 +68,51 @@ def estimate_report(
         f"  time: {_time(run_flops(network, plan, dataset), machine)}",
         f"  device memory: {_gib(needed.total)} (weights {_gib(needed.weights)}, adapters and optimizer "
         f"{_gib(needed.adapters)}, activations {_gib(needed.activations)}), free {_gib(machine.device_free)}: "
-        f"{_memory_verdict(load, machine)}",
+        f"{'fits' if fits(load, machine) else 'does not fit'}",
         *_main_memory(load, machine),
         f"  disk: {_gib(disk.total)} (encoded clips {_gib(disk.cache)}, {disk.num_checkpoints} checkpoints "
         f"{_gib(disk.checkpoints)}), free {_gib(machine.disk_free)}: {_disk_verdict(disk.total, machine)}",
-        "  This is arithmetic, not a measurement. One expert is on the device at a time; encoding the clips, previews "
-        "and the change of experts are not counted.",
+        "  Calculated, not measured. Encoding the clips, previews and the change of experts are not counted.",
     ]
+
+
+def fit_report(
+    plan: TrainingPlan, dataset: Dataset, network: NetworkSize, machine: Machine
+) -> list[str]:
+    """For a verdict: whether the run fits here and how long it takes, and a line with what would help if not."""
+    if not dataset.clips:
+        return []
+    size = largest_clip(network, {dataset.clip_size(clip) for clip in dataset.clips})
+    load = Load(plan, network, size)
+    lacks = ["" if fits(load, machine) else "memory"]
+    lacks.append("" if _waits_in(load, machine) else "main memory")
+    disk = disk_bytes(network, plan, dataset).total
+    lacks.append("" if disk <= machine.disk_free else "disk space")
+    short_of = " and ".join(filter(None, lacks))
+    on = f"on {machine.device}"
+    verdict = f"{LACKS} {on} (too little {short_of})" if short_of else f"fits {on}"
+    seconds = run_seconds(run_flops(network, plan, dataset), machine)
+    if seconds is not None:
+        verdict += f", {_length(seconds)}"
+    remedies = [] if fits(load, machine) else [_memory_advice(load, machine)]
+    return [verdict, *remedies, *_too_slow(seconds, machine)]
+
+
+def _too_slow(seconds: float | None, machine: Machine) -> list[str]:
+    if seconds is None or seconds < FAR_TOO_LONG_S:
+        return []
+    other = "a faster one" if machine.has_own_memory else "a graphics card"
+    return [f"Time is far too long here: train on {other}, a smaller model, or smaller clips."]
+
+
+def _length(seconds: float) -> str:
+    far = f"far too long there ({duration(seconds)})"
+    return far if seconds >= FAR_TOO_LONG_S else f"about {duration(seconds)}"
+
+
+def run_seconds(flops: float, machine: Machine) -> float | None:
+    """How long so many operations take at a step's pace; None where the pace was not measured."""
+    return flops / (EFFICIENCY * machine.flops_per_s) if machine.flops_per_s else None
 
 
 def _frames(size: ClipSize) -> str:
@@ -159,14 +200,12 @@ _CHANGES: tuple[tuple[str, Callable[[Load], Changed]], ...] = (
 )
 
 
-def _memory_verdict(load: Load, machine: Machine) -> str:
-    if fits(load, machine):
-        return "fits"
+def _memory_advice(load: Load, machine: Machine) -> str:
     changes, enough = way_to_fit(load, machine)
     if enough:
-        return f"does not fit; it would with {', '.join(changes)}"
-    tried = f", even with {', '.join(changes)}" if changes else ""
-    return f"does not fit{tried}; train a smaller model (Wan 1.3B or 5B), or on a larger card"
+        return f"It would fit with {', '.join(changes)}."
+    tried = f"It would not fit with {', '.join(changes)} either: train" if changes else "Train"
+    return f"{tried} a smaller model (Wan 1.3B or 5B), or on a larger card."
 
 
 def _waiting_bytes(load: Load) -> float:
@@ -174,16 +213,25 @@ def _waiting_bytes(load: Load) -> float:
     return load.network.weight_bytes * (len(load.plan.roles()) - 1)
 
 
+def _waits_in(load: Load, machine: Machine) -> bool:
+    """Whether there is room for the expert that waits, on the device or in main memory."""
+    waiting = _waiting_bytes(load)
+    if not machine.has_own_memory or not waiting:
+        return True  # in the device's own account
+    room = MARGIN * machine.device_free - load.bytes().total
+    return room >= waiting or waiting <= MARGIN * machine.ram_free
+
+
 def _main_memory(load: Load, machine: Machine) -> list[str]:
     waiting = _waiting_bytes(load)
     if not waiting:
         return []
     if not machine.has_own_memory:
-        return [f"  the expert that waits takes {_gib(waiting)} of the same memory"]
+        return [f"  main memory: the expert that waits takes {_gib(waiting)} of it too"]
     room = MARGIN * machine.device_free - load.bytes().total
     if room >= waiting:
         return ["  main memory: little, since both experts fit on the device"]
-    verdict = "fits" if waiting <= MARGIN * machine.ram_free else "does not fit; use files in fp8"
+    verdict = "fits" if _waits_in(load, machine) else "does not fit; use files in fp8"
     return [
         f"  main memory: {_gib(waiting)} for the expert that waits, free {_gib(machine.ram_free)}: {verdict}"
     ]
@@ -194,25 +242,26 @@ def _disk_verdict(needed: float, machine: Machine) -> str:
 
 
 def _time(flops: float, machine: Machine) -> str:
-    work = f"{flops / 1e15:,.3g} PFLOP" if flops < 1e18 else f"{flops / 1e15:,.0f} PFLOP"
-    if not machine.flops_per_s:
-        return f"not known, since the device was not measured ({work})"
-    seconds = flops / (EFFICIENCY * machine.flops_per_s)
+    seconds = run_seconds(flops, machine)
+    if seconds is None:
+        return "not known, since the device was not measured"
+    long = "far too long here, " if seconds >= FAR_TOO_LONG_S else ""
     return (
-        f"about {duration(seconds)} ({work}; {machine.flops_per_s / 1e12:,.3g} TFLOP/s measured in matrix products, of "
-        f"which a step is assumed to reach {EFFICIENCY:.0%})"
+        f"{long}about {duration(seconds)}, from the speed of matrix products that was measured here, of which a step "
+        f"is assumed to reach {EFFICIENCY:.0%}"
     )
 
 
 def duration(seconds: float) -> str:
-    """`50 s`, `12 minutes`, `3.5 hours`, `2.0 days`, `4.0 years`: as exact as an estimate is."""
+    """`50 s`, `12 minutes`, `3.5 hours`, `2.0 days`, `46 years`: as exact as an estimate is."""
     for least, unit, name in (
         (3.2e7, 31_557_600, "years"),
         (172_800, 86_400, "days"),
         (5400, 3600, "hours"),
     ):
         if seconds >= least:
-            return f"{seconds / unit:,.1f} {name}"
+            count = seconds / unit
+            return f"{count:.1f} {name}" if count < 10 else f"{count:,.0f} {name}"
     return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{max(1, seconds):.0f} s"
 
 

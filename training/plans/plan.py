@@ -12,9 +12,15 @@ from typing import Any
 from ...wan.errors import UserError
 from ...wan.families import A14B, AUTO, BOUNDARIES, FAMILIES, ROLES, Role
 from ...wan.lora.adapters import DEFAULT_TARGETS
+from ..optimizers.names import DTYPES, require_name
+from ..optimizers.rate_schedules import SCHEDULES
 
 PLAN_VERSION = 1
 TRAINED = ("both", "high", "low")
+STOPPABLE = ("low overpowers", "high too weak", "overtraining", "loss settled")
+"""What the monitors can find, and a run can end on."""
+LONGEST_RUN = 1_000_000
+"""Steps; some three hundred times what a LoRA needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +33,8 @@ class LoraSettings:
     """Share of an adapter's inputs that is zeroed while training."""
     targets: tuple[str, ...] = DEFAULT_TARGETS
     """Patterns for whole layer names."""
+    dtype: str = "float32"
+    """What the factors are trained and saved in. In bfloat16 small updates need an optimizer with Kahan summation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +46,16 @@ class RateSettings:
     bump: float | None = None
     minimum: float | None = None
     maximum: float | None = None
+    schedule: str = "constant"
+    """How the rate moves over this expert's own steps; automagic moves it itself."""
+    warmup: int = 0
+    """Steps of this expert in which the rate rises to its full height."""
+    cycles: int = 3
+    """Falls from the full rate of `cosine with restarts`."""
+    beta2: float | None = None
+    """Another one than the optimizer's, for this expert."""
+    clip: float | None = None
+    """Another one than the optimizer's, for this expert."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +65,8 @@ class OptimizerSettings:
     weight_decay: float = 0.01
     clip: float = 1.0
     """Largest gradient norm (AdamW) or update RMS (automagic)."""
+    ema: float = 0.0
+    """What a step keeps of the average of the weights, which is saved beside them (0.99 to 0.999); 0 keeps none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +95,10 @@ class TrainingPlan:
     """Share of the samples that are trained without their caption."""
     allow_long: bool = False
     """Train longer than the preset's limit of epochs all the same."""
+    held_out: int = 0
+    """Clips that are not trained on: each expert's loss on them is measured before every checkpoint."""
+    stop_on: tuple[str, ...] = ()
+    """Findings that end the run; the others are told only."""
     checkpoint_blocks: bool = True
     """Recompute each block in the backward pass instead of keeping its activations."""
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -87,6 +111,10 @@ class TrainingPlan:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "swap_every", "save_every"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _check(self.held_out >= 0, "held_out", self.held_out, "0 (none) or a number of clips")
+        for name in self.stop_on:
+            _check(name in STOPPABLE, "stop_on", name, f"any of {', '.join(STOPPABLE)}")
+        _check(self.steps <= LONGEST_RUN, "steps", self.steps, f"at most {LONGEST_RUN:,}")
         _check(self.lora.rank >= 1, "lora.rank", self.lora.rank, "at least 1")
         _check(
             0 < self.lora.alpha < inf,
@@ -108,23 +136,11 @@ class TrainingPlan:
         _check(self.train in TRAINED, "train", self.train, f"one of {', '.join(TRAINED)}")
         _check(self.family in FAMILIES, "family", self.family, f"one of {', '.join(FAMILIES)}")
         _check(
-            self.optimizer.clip > 0, "optimizer.clip", self.optimizer.clip, "above 0 (1 is usual)"
+            self.lora.dtype in DTYPES, "lora.dtype", self.lora.dtype, f"one of {', '.join(DTYPES)}"
         )
-        _check(
-            0 <= self.optimizer.beta2 < 1,
-            "optimizer.beta2",
-            self.optimizer.beta2,
-            "0 to below 1 (0.999)",
-        )
+        _check_optimizer(self.optimizer)
         for name, rates in (("high", self.high), ("low", self.low)):
-            _check(0 < rates.rate < inf, f"{name}.rate", rates.rate, "above 0")
-            if rates.minimum is not None and rates.maximum is not None:
-                _check(
-                    rates.minimum <= rates.maximum,
-                    f"{name}.minimum",
-                    rates.minimum,
-                    f"at most {name}.maximum, which is {rates.maximum}",
-                )
+            _check_rates(name, rates)
 
     def roles(self) -> tuple[Role, ...]:
         """The experts that this plan trains."""
@@ -140,6 +156,36 @@ class TrainingPlan:
         if role == "single":
             return max(self.high, self.low, key=lambda rates: rates.rate)
         return self.low if role == "low_noise" else self.high
+
+
+def _check_optimizer(settings: OptimizerSettings) -> None:
+    require_name(settings.name)
+    _check_beta2("optimizer.beta2", settings.beta2)
+    _check(settings.clip > 0, "optimizer.clip", settings.clip, "above 0 (1 is usual)")
+    _check(0 <= settings.ema < 1, "optimizer.ema", settings.ema, "0 to below 1 (0.99 to 0.999)")
+
+
+def _check_rates(name: str, rates: RateSettings) -> None:
+    _check(0 < rates.rate < inf, f"{name}.rate", rates.rate, "above 0")
+    if rates.minimum is not None and rates.maximum is not None:
+        _check(
+            rates.minimum <= rates.maximum,
+            f"{name}.minimum",
+            rates.minimum,
+            f"at most {name}.maximum, which is {rates.maximum}",
+        )
+    known = f"one of {', '.join(SCHEDULES)}"
+    _check(rates.schedule in SCHEDULES, f"{name}.schedule", rates.schedule, known)
+    _check(rates.warmup >= 0, f"{name}.warmup", rates.warmup, "at least 0")
+    _check(rates.cycles >= 1, f"{name}.cycles", rates.cycles, "at least 1")
+    if rates.beta2 is not None:
+        _check_beta2(f"{name}.beta2", rates.beta2)
+    if rates.clip is not None:
+        _check(rates.clip > 0, f"{name}.clip", rates.clip, "above 0 (1 is usual)")
+
+
+def _check_beta2(name: str, beta2: float) -> None:
+    _check(0 <= beta2 < 1, name, beta2, "0 to below 1 (0.999)")
 
 
 PARTS: dict[str, type] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isclose
 from typing import NamedTuple
 
 from ...wan.families import BOUNDARIES
@@ -10,6 +11,7 @@ from .budget import STEPS_PER_IMAGE, plan_for, plan_steps
 from .changes import Values, plan_values
 from .plan import TrainingPlan
 from .presets import EFFECT, IMAGE_STYLE, LENGTH, MOTION, PRESETS
+from .target_words import target_words
 
 OFFICIAL = "Wan's own configuration"
 GROUP = "one group's runs, not replicated"
@@ -47,6 +49,7 @@ _MOTION: Grounds = {
     "low.rate": ("detail must not overpower the motion", GROUP),
     "lora.rank": _RANK_32,
 }
+_RESTARTS = ("the rate falls and starts again, as the recipe has it", PEOPLE)
 _EIGHT_BIT = ("AdamW; 8-bit states take less memory", PEOPLE)
 _GROUNDS: dict[str, Grounds] = {
     **dict.fromkeys(MOTION, _MOTION),
@@ -66,22 +69,33 @@ _GROUNDS: dict[str, Grounds] = {
         "high.rate": ("4e-4 if the style is weak", PEOPLE),
         "low.rate": ("4e-4 if the style is weak", PEOPLE),
         "lora.rank": ("small, as a look needs; 32 if it is weak", PEOPLE),
+        "high.schedule": _RESTARTS,
+        "low.schedule": _RESTARTS,
+        "high.cycles": ("how many falls the recipe does not say", OURS),
+        "low.cycles": ("how many falls the recipe does not say", OURS),
     },
     EFFECT: {
         "steps": (
             "20 epochs: first signs at 5, visible at 10, strong at 15, stop at 20",
             PUBLISHED,
         ),
-        "accumulate": ("two clips a step calm the gradient", PUBLISHED),
+        "accumulate": ("two micro-batches a step calm the gradient", PUBLISHED),
         "save_every": ("every 5 epochs, where the effect changes visibly", PUBLISHED),
         "optimizer.name": ("of the run that worked", PUBLISHED),
         "high.rate": ("careful: an effect shows early", PUBLISHED),
         "low.rate": ("careful: an effect shows early", PUBLISHED),
         "lora.rank": ("of the run that worked", PUBLISHED),
+        "lora.dtype": (
+            "Kahan summation keeps what 16 bits round away; in 32 it has nothing to do",
+            OURS,
+        ),
     },
     "general video": {
-        "steps": ("2,000-4,000; test at 1,000, 2,000 and 3,000", PEOPLE),
-        "accumulate": ("four clips a step, as cards of 24 GB take one or two at a time", PEOPLE),
+        "steps": ("2,000-4,000, of large datasets; test at 1,000, 2,000 and 3,000", PEOPLE),
+        "accumulate": (
+            "four micro-batches a step, as cards of 24 GB take one or two clips at a time",
+            PEOPLE,
+        ),
         "save_every": ("a preview every 500", PEOPLE),
         "optimizer.name": ("AdamW; 8-bit states take less memory", OURS),
         "high.rate": ("1e-4 to 3e-4", PEOPLE),
@@ -110,18 +124,25 @@ _ALL: Grounds = {
         OFFICIAL,
     ),
     "batch": ("one clip at a time fits most cards", PEOPLE),
-    "accumulate": ("every clip makes a step", PEOPLE),
+    "accumulate": ("every micro-batch makes a step", PEOPLE),
     "swap_every": ("steps of one expert before the other's turn, fewer in short runs", OURS),
     "caption_dropout": (
-        "no sample is trained without its caption: the presets were received so",
+        "every sample is trained with its caption, as in the recipes",
         OURS,
     ),
     "checkpoint_blocks": ("a third more time, and a fraction of the memory", OURS),
     "lora.alpha": ("the update is scaled by alpha / rank", OURS),
     "lora.dropout": ("none, as in the recipes", PEOPLE),
-    "lora.targets": ("attention and feed-forward of every block", PEOPLE),
+    "lora.targets": ("in every block of the network", PEOPLE),
+    "lora.dtype": ("LoRAs are small: 32 bits lose nothing of an update", OURS),
+    "optimizer.ema": ("the weights are saved as they are, and no average beside them", OURS),
     "preset": ("what the LoRA is to teach", BY_HAND),
     "allow_long": ("the limit of epochs holds unless it is on", OURS),
+    "held_out": (
+        "every clip is trained on; from 10 clips on, one in ten shows which checkpoint is best",
+        OURS,
+    ),
+    "stop_on": ("findings are told, and the run goes on", OURS),
     "seed": ("the same seed is the same run", OURS),
     "family": ("what is connected to the trainer decides", OURS),
 }
@@ -138,14 +159,25 @@ SHOWN = (
     "lora.alpha",
     "lora.dropout",
     "lora.targets",
+    "lora.dtype",
     "optimizer.name",
     "high.rate",
     "low.rate",
     "caption_dropout",
+    "held_out",
     "checkpoint_blocks",
 )
 """The values that a person decides about, in the order in which they are told."""
+_OF_LENGTH = ("swap_every", "save_every")
 _OF_RATES = ("bump", "minimum", "maximum")
+_OF_SCHEDULES: dict[str, tuple[str, str]] = {
+    "schedule": ("the rate stays as it is", OURS),
+    "warmup": ("the first step has the full rate", OURS),
+    "cycles": ("only cosine with restarts uses it", OURS),
+    "beta2": ("as the optimizer has it", OURS),
+    "clip": ("as the optimizer has it", OURS),
+}
+"""Of an expert's rate, unless a preset says more."""
 
 
 def plan_reasons(plan: TrainingPlan, counts: Counts) -> tuple[Reason, ...]:
@@ -178,7 +210,7 @@ def _reason(
     name: str, plan: TrainingPlan, counts: Counts | None, values: Values, own: Values
 ) -> Reason:
     value = _value(name, values)
-    if name in own and own[name] != values[name] and not _follows_the_model(name, plan):
+    if name in own and own[name] != values[name] and not _follows(name, plan, counts, values, own):
         why = f"the preset has {short(_value(name, own))}"
         return Reason(name, value, why, BY_HAND)
     why, evidence = _grounds(name, values, _ALL | _GROUNDS.get(plan.preset, {}))
@@ -195,9 +227,23 @@ def _grounds(name: str, values: Values, grounds: Grounds) -> tuple[str, str]:
         return "only automagic uses it", OURS
     if inner in _OF_RATES:
         return grounds.get(f"{part}.rate", ("of the preset's rates", OURS))
+    if part in ("high", "low") and inner in _OF_SCHEDULES:
+        return _OF_SCHEDULES[inner]
     if part == "optimizer":
         return "belongs to the preset's optimizer", grounds.get("optimizer.name", ("", OURS))[1]
     return "chosen for the run", BY_HAND
+
+
+def _follows(
+    name: str, plan: TrainingPlan, counts: Counts | None, values: Values, own: Values
+) -> bool:
+    """Whether a value is another than the preset's only because something else is."""
+    if name in _OF_LENGTH and counts is not None:
+        return getattr(plan_for(counts, plan.preset, steps=plan.steps), name) == values[name]
+    if name == "lora.alpha":
+        unscaled = values[name] * own["lora.rank"] / values["lora.rank"]
+        return values["lora.rank"] != own["lora.rank"] and isclose(unscaled, own[name])
+    return _follows_the_model(name, plan)
 
 
 def _follows_the_model(name: str, plan: TrainingPlan) -> bool:
@@ -219,13 +265,17 @@ def _image_steps(counts: Counts) -> str:
 
 
 def _value(name: str, values: Values) -> object:
-    """A rate is told with its bump and its limits, where it has them."""
+    """A rate is told with its bump and its limits, or with its schedule, where it has them."""
     value = values[name]
+    if name == "lora.targets":
+        return target_words(values[name])
     if name in ("high.rate", "low.rate"):
         part = name.split(".")[0]
         bump, least, most = (values[f"{part}.{inner}"] for inner in _OF_RATES)
         if None not in (bump, least, most):
             return f"{value:g} (bump {bump:g}, {least:g} to {most:g})"
+        if values[f"{part}.schedule"] != "constant":
+            return f"{value:g} ({values[f'{part}.schedule']})"
     return value
 
 

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ...wan.errors import UserError
 from ...wan.lora.adapters import DEFAULT_TARGETS
 from ..data.dataset import Counts
+from ..monitors.held_out import advised_held_out
+from ..optimizers.build import optimizer_notes, require_optimizer
+from ..optimizers.names import rate_is_factor
 from .plan import TrainingPlan
 from .presets import MOTION
 
@@ -40,6 +44,8 @@ RATE_RATIO = (3.0, 5.0)
 RANKS = (16, 128)
 ALPHA_PER_RANK = (0.25, 2.0)
 MOST_DROPOUT = 0.3
+LEAST_FACTOR = 0.1
+"""What multiplies a rate that the optimizer finds; a smaller one is most likely a rate."""
 SHIFTS = (1.0, 12.0)
 MANY_SAMPLES_A_STEP = 16
 # A sum of decimal fractions may miss the border by a hair.
@@ -49,10 +55,13 @@ _HAIR = 1e-9
 def setting_findings(plan: TrainingPlan, counts: Counts) -> Iterator[PlanFinding]:
     """Everything but the length of the run."""
     yield from _targets(plan)
+    yield from _optimizer(plan)
     yield from _rates(plan)
+    yield from _factors(plan)
     yield from _rate_ratio(plan)
     yield from _lora(plan)
     yield from _dropout(plan)
+    yield from _held_out(plan, counts)
     yield from _batches(plan, counts)
     yield from _shift(plan)
 
@@ -75,9 +84,29 @@ def _targets(plan: TrainingPlan) -> Iterator[PlanFinding]:
             )
 
 
+def _optimizer(plan: TrainingPlan) -> Iterator[PlanFinding]:
+    try:
+        require_optimizer(plan.optimizer.name)
+    except UserError as error:
+        yield PlanFinding("refusal", f"{error.came} {error.can_be}", error.to_do)
+    for note in optimizer_notes(plan):
+        yield PlanFinding("note", note, "The run goes on all the same.")
+
+
+def _factors(plan: TrainingPlan) -> Iterator[PlanFinding]:
+    for role in plan.roles() if rate_is_factor(plan.optimizer.name) else ():
+        rate = plan.rates(role).rate
+        if rate < LEAST_FACTOR:
+            yield PlanFinding(
+                "warning",
+                f"{plan.optimizer.name} finds its rate itself and multiplies it by {role}'s {rate:g}. 1 is usual.",
+                "Set the rate of each expert to 1.",
+            )
+
+
 def _rates(plan: TrainingPlan) -> Iterator[PlanFinding]:
     span = RATES.get(plan.preset)
-    if span is None or plan.optimizer.name == "automagic":
+    if span is None or plan.optimizer.name == "automagic" or rate_is_factor(plan.optimizer.name):
         return
     for role in plan.roles():
         rate = plan.rates(role).rate
@@ -96,10 +125,15 @@ def _rate_ratio(plan: TrainingPlan) -> Iterator[PlanFinding]:
     if outside(ratio, RATE_RATIO):
         yield PlanFinding(
             "warning",
-            f"The high-noise expert learns {ratio:.2g} times as fast as the low-noise one. The motion presets have it "
+            f"The high-noise expert learns {_times(ratio)} as fast as the low-noise one. The motion presets have it "
             "lead 3-5 times (one group's runs, not replicated).",
             "Raise high.bump (or high.rate), or lower low.bump; the held-out loss of each expert decides.",
         )
+
+
+def _times(ratio: float) -> str:
+    told = f"{ratio:.2g}"
+    return "just" if told == "1" else f"{told} times"
 
 
 def lead(plan: TrainingPlan) -> float:
@@ -138,6 +172,16 @@ def _dropout(plan: TrainingPlan) -> Iterator[PlanFinding]:
                 f"{name} is {value:g}. Usual are {usual}.",
                 f"Set {name} to 0.1 or less.",
             )
+
+
+def _held_out(plan: TrainingPlan, counts: Counts) -> Iterator[PlanFinding]:
+    if plan.held_out and counts.clips and plan.held_out > counts.clips // 2:
+        yield PlanFinding(
+            "refusal",
+            f"The plan holds out {plan.held_out} of {counts.clips} clips. At least as many are trained on as are held "
+            "out.",
+            f"Set held_out to {advised_held_out(counts.clips)}.",
+        )
 
 
 def _batches(plan: TrainingPlan, counts: Counts) -> Iterator[PlanFinding]:

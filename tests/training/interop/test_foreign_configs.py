@@ -92,6 +92,7 @@ def test_250_epochs_of_16_clips_are_refused_as_12_and_a_half_times_too_long():
     assert found.plan.save_every == 400
     report = import_report(found, found.counts(16))
     assert "12.5 times" in report and "refused" in report
+    assert report.startswith("diffusion-pipe: read as 'video effect', 4,000 steps at accumulate 1")
     assert "optimizer.spelling = 1" in report.split("Keys not known here")[1]
     assert "warmup_steps = 20: the rate is constant" in report
     part = found.parts[0]

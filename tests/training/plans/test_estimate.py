@@ -25,6 +25,7 @@ from tandem_wan.training.plans.estimate_report import (
     Machine,
     duration,
     estimate_report,
+    fit_report,
     fits,
     way_to_fit,
 )
@@ -188,14 +189,17 @@ CARD = Machine(
 def report(preset: str, size: ClipSize, machine: Machine, **changes) -> str:
     data = dataset(16, size)
     plan = replace(make_plan(data, preset, "wan 2.2 A14B"), **changes)
-    return "\n".join(estimate_report(plan, data, WAN_14B, machine))
+    fit = fit_report(plan, data, WAN_14B, machine)
+    return "\n".join([*fit, *estimate_report(plan, data, WAN_14B, machine)])
 
 
 def test_a_large_card_fits_both_experts_and_a_middle_one_is_told_what_to_do():
     large = report("video effect", ClipSize(832, 480, 81), CARD)
+    assert large.startswith("fits on a card, about ")
     assert large.count(": fits") == 2 and "both experts fit on the device" in large
     small = report("video effect", ClipSize(1280, 720, 81), replace(CARD, device_free=31 * GIB))
-    assert "does not fit; it would with a model file in fp8, clips of 832 x 464 (480p)" in small
+    assert small.startswith("does not fit on a card (too little memory), about ")
+    assert "It would fit with a model file in fp8, clips of 832 x 464 (480p)" in small
     assert "block swap" not in small, "this pack has none yet"
 
 
@@ -241,11 +245,29 @@ def test_a_processor_counts_both_experts_as_main_memory():
 def test_a_full_disk_is_seen_before_the_run():
     text = report("motion 4x", ClipSize(832, 480, 81), replace(CARD, disk_free=1 * GIB))
     assert "does not fit; raise save_every, or make room" in text
+    assert text.startswith("does not fit on a card (too little disk space)")
+
+
+def test_too_little_main_memory_for_the_expert_that_waits_is_in_the_verdict():
+    little = replace(CARD, device_free=60 * GIB, ram_free=8 * GIB)
+    text = report("video effect", ClipSize(832, 480, 81), little)
+    assert text.startswith("does not fit on a card (too little main memory)")
+    assert "does not fit; use files in fp8" in text
 
 
 def test_a_pace_that_was_not_measured_is_not_guessed():
     text = report("character", ClipSize(832, 480, 17), replace(CARD, flops_per_s=None))
-    assert "time: not known" in text
+    assert "time: not known" in text and text.startswith("fits on a card\n")
+
+
+def test_a_run_of_years_is_called_far_too_long_and_a_day_is_not():
+    slow = replace(CARD, device="this processor", has_own_memory=False, flops_per_s=0.05e12)
+    text = report("video effect", ClipSize(832, 480, 81), slow)
+    assert "this processor, far too long there (" in text.splitlines()[0]
+    assert "Time is far too long here: train on a graphics card" in text
+    fast = report("video effect", ClipSize(832, 480, 81), CARD)
+    assert "far too long" not in fast
+    assert "PFLOP" not in text + fast, "no figure for specialists"
 
 
 @pytest.mark.parametrize(
@@ -258,6 +280,7 @@ def test_a_pace_that_was_not_measured_is_not_guessed():
         (7200, "2.0 hours"),
         (86_400 * 3, "3.0 days"),
         (4 * 31_557_600, "4.0 years"),
+        (46.4 * 31_557_600, "46 years"),
     ],
 )
 def test_a_duration_is_as_exact_as_an_estimate(seconds, words):

@@ -107,6 +107,22 @@ def test_an_unknown_key_is_refused_by_its_full_name(key, named):
     assert "Known here: " in caught.value.can_be
 
 
+@pytest.mark.parametrize(
+    ("part", "later"),
+    [
+        ("lora", ["dtype"]),
+        ("optimizer", ["ema"]),
+        ("high", ["schedule", "warmup", "cycles", "beta2", "clip"]),
+        ("low", ["schedule", "warmup", "cycles", "beta2", "clip"]),
+    ],
+)
+def test_a_plan_from_before_a_setting_was_there_has_its_default(part, later):
+    values = json.loads(edited(steps=7))
+    for name in later:
+        del values[part][name]
+    assert read_plan(json.dumps(values)) == TrainingPlan(steps=7)
+
+
 def test_an_unknown_key_is_answered_with_the_nearest_that_there_is():
     with pytest.raises(UserError) as caught:
         read_plan(edited(lora__rnak=1))
@@ -139,6 +155,14 @@ IMPOSSIBLE = [
     ("high__rate", float("inf")),
     ("lora__alpha", float("inf")),
     ("caption_dropout", 1.0),
+    ("lora__dtype", "float16"),
+    ("optimizer__ema", 1.0),
+    ("optimizer__ema", -0.1),
+    ("high__schedule", "step"),
+    ("low__warmup", -1),
+    ("low__cycles", 0),
+    ("high__beta2", 1.0),
+    ("low__clip", 0.0),
 ]
 
 

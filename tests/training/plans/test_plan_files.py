@@ -123,9 +123,9 @@ def test_two_plans_are_compared_value_by_value_with_their_reasons():
     assert "steps: 160 in a, 2000 in b" in text
     assert "  a: 20 epochs: first signs at 5" in text
     assert "  b: the preset has 160 (set by hand)" in text
-    assert "b has more steps: a stronger effect, and sooner overtrained" in text
+    assert "b has more steps: a stronger effect, and more danger of overtraining" in text
     assert "lora.rank: 32 in a, 64 in b" in text
-    assert "Plan b:" in text and "250 epochs is 12.5 times the optimum" in text
+    assert "Plan b:" in text and "250 epochs are 12.5 times the optimum" in text
     assert "250 epochs" not in compare_plans(ours, theirs)
     assert compare_plans(ours, replace(ours, notes=("x",))).startswith("The plans are equal")
 

@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from tandem_wan.training.optimizers import AVAILABLE, build_optimizer
+from tandem_wan.training.optimizers.build import build_optimizer
+from tandem_wan.training.optimizers.names import AVAILABLE
 from tandem_wan.training.plans.plan import RateSettings
 from tandem_wan.training.plans.presets import PRESET_NAMES, PRESETS
 from tandem_wan.wan.lora.adapters import new_adapters
@@ -13,8 +14,11 @@ def bumping(least: float, most: float) -> RateSettings:
     return RateSettings(rate=least, bump=least, minimum=least, maximum=most)
 
 
-def rate(value: float) -> RateSettings:
-    return RateSettings(rate=value)
+def rate(value: float, schedule: str = "constant") -> RateSettings:
+    return RateSettings(rate=value, schedule=schedule)
+
+
+FALLING = rate(1e-4, "cosine with restarts")
 
 
 # name: high, low, optimizer, (rank, alpha), (batch, accumulate), (steps, epochs)
@@ -36,7 +40,7 @@ TABLE = {
         (2200, None),
     ),
     "character": (rate(5e-5), rate(1e-4), "adamw", (32, 32), (1, 1), (800, None)),
-    "image style": (rate(1e-4), rate(1e-4), "adamw 8-bit", (16, 16), (2, 1), (None, None)),
+    "image style": (FALLING, FALLING, "adamw 8-bit", (16, 16), (2, 1), (None, None)),
     "video effect": (rate(3e-5), rate(3e-5), "adamw 8-bit kahan", (32, 32), (1, 2), (None, 20)),
     "general video": (rate(1e-4), rate(1e-4), "adamw 8-bit", (64, 32), (1, 4), (3000, None)),
     "length extension": (rate(1e-4), rate(1e-4), "adamw", (64, 64), (1, 4), (None, 100)),
@@ -82,6 +86,12 @@ def test_only_length_extension_drops_out_and_leaves_the_feed_forward_alone():
         touches_ffn = any(re.fullmatch(t, "blocks.7.ffn.0") for t in preset.lora.targets)
         assert touches_ffn == (name != "length extension")
         assert any(re.fullmatch(t, "blocks.39.cross_attn.o") for t in preset.lora.targets)
+
+
+def test_adapters_are_in_16_bits_where_kahan_summation_is_asked_for_and_nowhere_else():
+    for preset in PRESETS.values():
+        kahan = "kahan" in preset.optimizer.name
+        assert preset.lora.dtype == ("bfloat16" if kahan else "float32")
 
 
 @pytest.mark.parametrize("name", TABLE)

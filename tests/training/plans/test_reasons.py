@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from tandem_wan.training.data.dataset import Counts
 from tandem_wan.training.plans.budget import plan_for
-from tandem_wan.training.plans.changes import edited_plan, plan_values
+from tandem_wan.training.plans.changes import edited_plan, plan_values, rank_changes
 from tandem_wan.training.plans.plan import RateSettings, TrainingPlan
 from tandem_wan.training.plans.presets import PRESETS
 from tandem_wan.training.plans.reasons import (
@@ -19,6 +19,8 @@ from tandem_wan.training.plans.reasons import (
     plan_reasons,
     reason_for,
 )
+from tandem_wan.training.plans.target_words import OWN, target_words
+from tandem_wan.wan.lora.adapters import DEFAULT_TARGETS
 
 COUNTS = Counts(16, 16.0, 0.0)
 
@@ -86,6 +88,45 @@ def test_a_changed_value_is_by_hand_and_tells_the_presets(changes):
         assert (reason.evidence == BY_HAND) == (reason.name in changes), reason
         if reason.evidence == BY_HAND:
             assert reason.why.startswith("the preset has ")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("steps", [3, 60, 1000])
+def test_what_follows_from_the_length_of_the_run_is_not_by_hand(name, steps):
+    reasons = plan_reasons(plan_for(COUNTS, name, steps=steps), COUNTS)
+    assert [reason.name for reason in reasons if reason.evidence == BY_HAND] == ["steps"]
+
+
+def test_an_alpha_that_followed_the_rank_is_not_by_hand_and_another_is():
+    own = plan_for(COUNTS, "general video")
+    half = edited_plan(own, rank_changes(own, 16, 0))
+    assert half.lora.alpha == 8 and reason_for("lora.alpha", half, COUNTS).evidence == PEOPLE
+    other = edited_plan(own, rank_changes(own, 16, 16))
+    assert reason_for("lora.alpha", other, COUNTS).evidence == BY_HAND
+
+
+@pytest.mark.parametrize(
+    ("patterns", "words"),
+    [
+        (DEFAULT_TARGETS, "attention and feed-forward layers"),
+        (PRESETS["length extension"].lora.targets, "attention layers"),
+        ((r".*cross_attn\.(q|k|v|o)",), "cross-attention layers"),
+        ((r".*(self_attn\.(q|k|v|o)|ffn\.[02])",), "self-attention and feed-forward layers"),
+        ((r".*self_attn\.q",), OWN),
+        ((r"blocks\.0\..*",), OWN),
+        ((".*",), OWN),
+        (("(",), OWN),
+        ((), OWN),
+    ],
+)
+def test_targets_are_told_in_words(patterns, words):
+    assert target_words(patterns) == words
+
+
+def test_no_pattern_and_no_name_of_a_folder_stands_in_the_text():
+    for name in PRESETS:
+        text = "\n".join(reason.text() for reason in plan_reasons(plan_for(COUNTS, name), COUNTS))
+        assert "\\" not in text and "received" not in text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Optimizers by the names that plans use."""
+"""Automagic: a learning rate for every weight, moved by the sign of its updates."""
 
 from __future__ import annotations
 
@@ -7,49 +7,15 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from .plans.plan import OptimizerSettings, RateSettings
-
-# Adapters are float32 here, so Kahan summation would change nothing; 8-bit states save little at LoRA size.
-STAND_INS = {
-    "adamw 8-bit": "8-bit AdamW is not there yet: AdamW with 32-bit states takes its place.",
-    "adamw kahan": "Kahan summation has nothing to do on 32-bit adapters: plain AdamW takes its place.",
-    "adamw 8-bit kahan": "8-bit AdamW with Kahan summation is not there yet: AdamW on 32-bit adapters takes its place.",
-}
-AVAILABLE = ("adamw", "automagic", *STAND_INS)
-
-
-def build_optimizer(
-    parameters: Iterable[nn.Parameter], settings: OptimizerSettings, rates: RateSettings
-) -> torch.optim.Optimizer:
-    """The optimizer of one expert."""
-    if settings.name == "automagic":
-        return Automagic(
-            parameters,
-            rate=rates.rate,
-            bump=rates.rate if rates.bump is None else rates.bump,
-            minimum=rates.rate if rates.minimum is None else rates.minimum,
-            maximum=rates.rate if rates.maximum is None else rates.maximum,
-            beta2=settings.beta2,
-            weight_decay=settings.weight_decay,
-            clip=settings.clip,
-        )
-    return torch.optim.AdamW(
-        parameters, lr=rates.rate, betas=(0.9, settings.beta2), weight_decay=settings.weight_decay
-    )
-
-
-def mean_rate(optimizer: torch.optim.Optimizer) -> float:
-    """Learning rate, averaged over all weights."""
-    if isinstance(optimizer, Automagic):
-        return optimizer.mean_rate()
-    return optimizer.param_groups[0]["lr"]
+from .kahan import exact_value, store_value
 
 
 class Automagic(torch.optim.Optimizer):
     """A learning rate for every weight: it rises by `bump` while the update keeps its sign, falls when it turns.
 
     The update is Adafactor's (Shazeer and Stern 2018): the gradient over the root of a factored second
-    moment, clipped to an RMS of `clip`. The rates are float32, which keeps every bump.
+    moment, clipped to an RMS of `clip`. The rates are float32, which keeps every bump; what a 16-bit
+    weight rounds away is kept beside it.
     """
 
     def __init__(
@@ -94,11 +60,11 @@ class Automagic(torch.optim.Optimizer):
     def _update(self, weight: nn.Parameter, grad: torch.Tensor, group: dict) -> None:
         state = self.state[weight]
         if not state:
-            state["rate"] = torch.full_like(weight, group["rate"])
-            state["rows"] = torch.zeros_like(weight[:, 0])
-            state["columns"] = torch.zeros_like(weight[0])
+            state["rate"] = torch.full_like(weight, group["rate"], dtype=torch.float32)
+            state["rows"] = torch.zeros_like(weight[:, 0], dtype=torch.float32)
+            state["columns"] = torch.zeros_like(weight[0], dtype=torch.float32)
             state["rising"] = torch.zeros_like(weight, dtype=torch.int8)
-        update = _adafactor_update(grad, state, group["beta2"])
+        update = _adafactor_update(grad.float(), state, group["beta2"])
         update /= (update.square().mean().sqrt() / group["clip"]).clamp(min=1.0)
         rising = (update > 0).to(torch.int8) * 2 - 1
         agree = torch.where(rising == state["rising"], group["bump"], -group["bump"])
@@ -106,7 +72,8 @@ class Automagic(torch.optim.Optimizer):
         rate = torch.where(state["rising"] == 0, state["rate"], state["rate"] + agree)
         state["rate"] = rate.clamp_(group["minimum"], group["maximum"])
         state["rising"] = rising
-        weight -= state["rate"] * (update + group["weight_decay"] * weight)
+        value = exact_value(weight, state)
+        store_value(weight, value - state["rate"] * (update + group["weight_decay"] * value), state)
 
 
 def _adafactor_update(grad: torch.Tensor, state: dict, beta2: float) -> torch.Tensor:

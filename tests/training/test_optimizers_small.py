@@ -1,0 +1,238 @@
+"""AdamW with moments in 8 bits and weights in 16: how near it stays to float32, and what it takes."""
+
+import pytest
+import torch
+from tandem_wan.training.data.dataset import Counts
+from tandem_wan.training.optimizers import low_bit
+from tandem_wan.training.optimizers.adamw import CompactAdamW
+from tandem_wan.training.optimizers.automagic import Automagic
+from tandem_wan.training.optimizers.build import build_optimizer, optimizer_notes, require_optimizer
+from tandem_wan.training.optimizers.kahan import exact_value
+from tandem_wan.training.plans.estimate import remembered_bytes
+from tandem_wan.training.plans.limits import plan_findings
+from tandem_wan.training.plans.plan import (
+    LoraSettings,
+    OptimizerSettings,
+    RateSettings,
+    TrainingPlan,
+)
+from tandem_wan.wan.errors import UserError
+
+SHAPE = (64, 128)
+BF16 = torch.bfloat16
+
+
+def weight(dtype=torch.float32, shape=SHAPE, seed=0) -> torch.nn.Parameter:
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.1
+    return torch.nn.Parameter(drawn.to(BF16).to(dtype))
+
+
+def gradients(count, shape=SHAPE):
+    generator = torch.Generator().manual_seed(7)
+    trend = torch.randn(shape, generator=generator)
+    for _ in range(count):
+        # Values that bfloat16 holds: every dtype gets the same ones.
+        yield (trend + torch.randn(shape, generator=generator)).to(BF16).float()
+
+
+def built(name, w, rate=1e-3, decay=0.01):
+    return build_optimizer(
+        [w], OptimizerSettings(name=name, weight_decay=decay), RateSettings(rate=rate)
+    )
+
+
+def walk(optimizer, w, count, each=None):
+    for gradient in gradients(count, tuple(w.shape)):
+        w.grad = gradient.to(w.dtype)
+        optimizer.step()
+        if each:
+            each()
+    return w.detach().float()
+
+
+def nothing_compiles(monkeypatch):
+    def compiled(*args, **kwargs):
+        raise AssertionError("something was compiled")
+
+    monkeypatch.setattr(torch, "compile", compiled)
+
+
+def test_8_bit_compiles_nothing(monkeypatch):
+    nothing_compiles(monkeypatch)
+    with pytest.raises(AssertionError, match="compiled"):
+        from torchao.optim import AdamW8bit
+
+        walk(AdamW8bit([w := weight()]), w, 1)
+    walk(built("adamw 8-bit", w := weight()), w, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, BF16], ids=str)
+def test_8_bit_is_the_librarys_own_rule(dtype):
+    from torchao.optim import AdamW8bit
+
+    ours, theirs = weight(dtype), weight(dtype)
+    optimizer = built("adamw 8-bit", ours)
+    if dtype == BF16:
+        optimizer = CompactAdamW(
+            [ours], lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01, eight_bit=True, kahan=False
+        )
+    walk(optimizer, ours, 30)
+    with torch.compiler.set_stance("force_eager"):
+        walk(AdamW8bit([theirs], lr=1e-3), theirs, 30)
+    torch.testing.assert_close(ours, theirs, rtol=1e-2 if dtype == BF16 else 1e-4, atol=3e-5)
+
+
+def test_8_bit_follows_adamw_within_a_twentieth_of_the_way_gone():
+    start, exact, coded = weight().detach().clone(), weight(), weight()
+    walk(built("adamw", exact), exact, 200)
+    walk(built("adamw 8-bit", coded), coded, 200)
+    gone, apart = (exact - start).norm(), (coded - exact).norm()
+    assert 0 < apart < 0.05 * gone
+
+
+def test_8_bit_moments_take_a_quarter_of_the_bytes():
+    optimizer = built("adamw 8-bit", w := weight())
+    walk(optimizer, w, 1)
+    state = optimizer.state[w]
+    assert {name: t.dtype for name, t in state.items() if t.ndim > 1} == {
+        "exp_avg_codes": torch.uint8,
+        "exp_avg_sq_codes": torch.uint8,
+    }
+    assert sum(t.nbytes for t in state.values()) <= 2.05 * w.numel()
+
+
+@pytest.mark.parametrize("shape", [(15, 16), (16, 16), (4096 + 128, 1), (65, 65)], ids=str)
+def test_a_tensor_that_is_small_or_has_no_whole_blocks_keeps_its_moments_exact(shape):
+    assert not low_bit.fits_blocks(torch.empty(shape))
+    exact, coded = weight(shape=shape), weight(shape=shape)
+    walk(built("adamw", exact), exact, 30)
+    walk(built("adamw 8-bit", coded), coded, 30)
+    torch.testing.assert_close(coded, exact, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("adamw", "float32"),
+        ("automagic", "float32"),
+        ("adamw 8-bit", "float32"),
+        ("adamw kahan", "bfloat16"),
+        ("adamw 8-bit kahan", "bfloat16"),
+        ("prodigy", "float32"),
+    ],
+)
+def test_the_estimate_of_a_plan_counts_what_is_really_remembered(name, dtype):
+    optimizer = built(name, w := weight(getattr(torch, dtype)))
+    walk(optimizer, w, 1)
+    real = sum(t.nbytes for t in optimizer.state[w].values()) / w.numel()
+    assert remembered_bytes(plan(name, dtype)) == pytest.approx(real, rel=0.05)
+
+
+def test_codes_are_within_their_step_of_the_values():
+    value = torch.randn(16, 256, generator=torch.Generator().manual_seed(3))
+    for signed, values in ((True, value), (False, value.square())):
+        back = low_bit.decode(*low_bit.encode(values, signed=signed), signed=signed)
+        top = values.abs().amax(-1, keepdim=True)
+        # The widest step of the codes is 0.9 / 64 of a block's largest value (0.9 / 128 without a sign).
+        assert ((back - values).abs() <= top * (0.015 if signed else 0.0075)).all()
+
+
+TINY = 2e-6
+"""A rate whose steps are a hundredth of what bfloat16 tells apart at 0.1."""
+
+
+@pytest.mark.parametrize(
+    ("name", "eight_bit"), [("adamw kahan", False), ("adamw 8-bit kahan", True)]
+)
+def test_kahan_in_16_bits_is_float32_to_the_last_bit_over_500_steps(name, eight_bit):
+    exact, kept = weight(), weight(BF16)
+    slow = CompactAdamW(
+        [exact], lr=TINY, betas=(0.9, 0.999), weight_decay=0.01, eight_bit=eight_bit, kahan=False
+    )
+    walk(slow, exact, 500)
+    optimizer = built(name, kept, TINY)
+    walk(optimizer, kept, 500)
+    assert torch.equal(exact_value(kept, optimizer.state[kept]), exact)
+
+
+def test_automagic_in_16_bits_is_float32_to_the_last_bit():
+    exact, kept = weight(), weight(BF16)
+    walk(built("automagic", exact, TINY), exact, 100)
+    optimizer = built("automagic", kept, TINY)
+    walk(optimizer, kept, 100)
+    assert isinstance(optimizer, Automagic)
+    assert torch.equal(exact_value(kept, optimizer.state[kept]), exact)
+
+
+def test_kahan_follows_torchs_adamw_over_500_tiny_steps_that_plain_bfloat16_loses():
+    start = weight().detach().clone()
+    exact, plain, kept = weight(), weight(BF16), weight(BF16)
+    walk(torch.optim.AdamW([exact], lr=TINY), exact, 500)
+    walk(torch.optim.AdamW([plain], lr=TINY), plain, 500)
+    optimizer = built("adamw kahan", kept, TINY)
+    walk(optimizer, kept, 500)
+    gone = (exact - start).norm()
+    value = exact_value(kept, optimizer.state[kept])
+    assert (value - exact).norm() < 1e-3 * gone
+    large = start.abs() > 0.05
+    assert (plain.float() - exact)[large].norm() > 0.9 * (exact - start)[large].norm()
+
+
+def test_the_weight_is_the_nearest_to_the_exact_value():
+    optimizer = built("adamw kahan", w := weight(BF16), 1e-4)
+
+    def near():
+        value = exact_value(w, optimizer.state[w])
+        apart = (value.to(BF16).float() - value).abs()
+        assert torch.equal((w.detach().float() - value).abs(), apart)
+
+    walk(optimizer, w, 50, near)
+
+
+def plan(name="adamw", dtype="float32", **rates):
+    return TrainingPlan(
+        optimizer=OptimizerSettings(name=name),
+        lora=LoraSettings(dtype=dtype),
+        high=RateSettings(**rates),
+        low=RateSettings(**rates),
+    )
+
+
+def test_in_float32_kahan_has_nothing_to_do_and_says_so():
+    optimizer = built("adamw kahan", weight())
+    assert type(optimizer) is torch.optim.AdamW
+    assert "nothing to do" in optimizer_notes(plan("adamw kahan"))[0]
+    assert not built("adamw 8-bit kahan", weight()).kahan
+    for name in ("adamw kahan", "adamw 8-bit kahan", "automagic"):
+        assert optimizer_notes(plan(name, "bfloat16")) == ()
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw 8-bit", "prodigy", "library:Lion"])
+def test_16_bits_without_kahan_are_told_what_they_lose(name):
+    assert "loses every update" in optimizer_notes(plan(name, "bfloat16"))[0]
+    assert optimizer_notes(plan(name)) == ()
+
+
+def test_automagic_says_that_it_takes_no_schedule():
+    notes = optimizer_notes(plan("automagic", schedule="cosine"))
+    assert ["schedule and warm-up of" in note for note in notes] == [True, True]
+
+
+@pytest.mark.parametrize("name", ["adamw 8-bit", "adamw 8-bit kahan"])
+def test_without_the_library_adamw_takes_its_place_by_name(monkeypatch, name):
+    monkeypatch.setattr(low_bit, "find_spec", lambda name: None)
+    assert type(built(name, weight())) is torch.optim.AdamW
+    assert optimizer_notes(plan(name))[0] == low_bit.MISSING
+    told = [f.text for f in plan_findings(plan(name), Counts(16, 16.0, 0.0)) if f.level == "note"]
+    assert low_bit.MISSING in told
+    optimizer = built(name, w := weight(BF16))
+    walk(optimizer, w, 2)
+    assert "exp_avg" in optimizer.state[w]
+
+
+def test_a_library_that_cannot_be_loaded_is_a_message_in_three_parts(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torchao.optim", None)
+    require_optimizer("adamw 8-bit")
+    with pytest.raises(UserError, match="torchao cannot be loaded") as caught:
+        require_optimizer("adamw 8-bit", load=True)
+    assert "pip install torchao" in caught.value.to_do

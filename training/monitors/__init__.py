@@ -1,0 +1,1 @@
+"""What a run measures of itself, what it finds wrong, and which checkpoints it would keep."""

@@ -1,0 +1,157 @@
+"""Numbers by which a run is judged, expert by expert, from its steps and held-out losses alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ...wan.families import Role
+from ..events import HeldOut, StepDone
+
+LOSS_WINDOW = 100
+"""An expert's own steps over which its loss is averaged: a single one tells little (a standard deviation of 95 % of
+the mean was seen)."""
+WINDOWS = 5
+"""Growth and level are measured over a fifth of the run: 600 of the 3,070 steps by which people judged theirs."""
+
+
+@dataclass
+class _Own:
+    """What one expert did, step by step of its own."""
+
+    losses: list[float] = field(default_factory=list)
+    rate: float | None = None
+    weights: list[tuple[int, float]] = field(default_factory=list)
+    held_out: list[HeldOut] = field(default_factory=list)
+
+
+class Record:
+    """Everything measured so far in a run of `steps` steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.window = max(1, steps // WINDOWS)
+        self.share = 0.0
+        """Of the run that is over, 0 to 1."""
+        self._steps = steps
+        self._own: dict[Role, _Own] = {}
+        self._losses: list[float] = []
+
+    def step(self, event: StepDone) -> StepDone:
+        """Takes a step in; gives it back with what was measured."""
+        own = self._of(event.role)
+        self.share = event.step / self._steps
+        self._losses.append(event.loss)
+        own.losses.append(event.loss)
+        own.rate = event.rate
+        if event.weight is not None:
+            own.weights.append((event.step, event.weight))
+        mean, std = _mean_and_std(own.losses[-LOSS_WINDOW:])
+        return replace(
+            event,
+            weight_growth=self.growth(event.role),
+            weight_ratio=self.value("weight ratio"),
+            rate_ratio=self.value("rate ratio"),
+            loss_mean=mean,
+            loss_std=std,
+        )
+
+    def held_out(self, event: HeldOut) -> None:
+        """Takes a held-out loss in."""
+        self._of(event.role).held_out.append(event)
+
+    def measured_at(self, step: int) -> set[Role]:
+        """The experts whose held-out loss of this step is known."""
+        return {
+            role
+            for role, own in self._own.items()
+            if any(event.step == step for event in own.held_out)
+        }
+
+    def value(self, measure: str, role: Role = "single") -> float | None:
+        """One of `MEASURES` as it is now; None while it cannot be told."""
+        return MEASURES[measure](self, role)
+
+    def weight(self, role: Role) -> float | None:
+        """Mean |LoRA weight| after the expert's last step."""
+        weights = self._of(role).weights
+        return weights[-1][1] if weights else None
+
+    def rate(self, role: Role) -> float | None:
+        """Mean learning rate of the expert's last step."""
+        return self._of(role).rate
+
+    def growth(self, role: Role) -> float | None:
+        """Of the weight over the last window, as a share of what it was.
+
+        Counted in as many of the expert's own steps as a window has on average, for the experts take turns: from
+        one step of the run to another, now this and now that one would have had a turn more.
+        """
+        weights = self._of(role).weights
+        if len(weights) < 2:
+            return None
+        (first, _), (last, now) = weights[0], weights[-1]
+        back = round(self.window * (len(weights) - 1) / (last - first))
+        before = weights[-1 - back][1] if 0 < back < len(weights) else 0.0
+        return now / before - 1 if before > 0 else None
+
+    def held_out_rise(self, role: Role) -> float | None:
+        """How far the last two held-out losses lie above the lowest before them, as a share of it."""
+        losses = [event.loss for event in self._of(role).held_out]
+        if len(losses) < 3 or (lowest := min(losses[:-2])) <= 0:
+            return None
+        return min(losses[-2:]) / lowest - 1
+
+    def trained_fall(self, role: Role) -> float | None:
+        """How far the loss on clips that are trained on has fallen since the held-out loss was lowest."""
+        events = self._of(role).held_out
+        if len(events) < 3:
+            return None
+        then = min(events[:-2], key=lambda event: event.loss).trained
+        return 1 - events[-1].trained / then if then > 0 else None
+
+    def loss_level(self) -> float | None:
+        """Mean loss of all experts over the last window."""
+        if len(self._losses) < self.window:
+            return None
+        return math.fsum(self._losses[-self.window :]) / self.window
+
+    def loss_drift(self) -> float | None:
+        """How far that level lies from the window before it, as a share."""
+        before, now = self._losses[-2 * self.window : -self.window], self.loss_level()
+        if now is None or len(before) < self.window:
+            return None
+        mean = math.fsum(before) / self.window
+        return abs(now - mean) / mean if mean > 0 else None
+
+    def _of(self, role: Role) -> _Own:
+        return self._own.setdefault(role, _Own())
+
+
+Measure = Callable[[Record, Role], "float | None"]
+MEASURES: Mapping[str, Measure] = {
+    "weight ratio": lambda r, _: _quotient(r.weight("high_noise"), r.weight("low_noise")),
+    "rate ratio": lambda r, _: _quotient(r.rate("high_noise"), r.rate("low_noise")),
+    "high weight": lambda r, _: r.weight("high_noise"),
+    "low outgrows high": lambda r, _: _difference(r.growth("low_noise"), r.growth("high_noise")),
+    "held-out rise": lambda r, role: r.held_out_rise(role),
+    "trained fall": lambda r, role: r.trained_fall(role),
+    "loss level": lambda r, _: r.loss_level(),
+    "loss drift": lambda r, _: r.loss_drift(),
+}
+"""Each by its name, for the expert where it is one's own."""
+
+
+def _quotient(above: float | None, below: float | None) -> float | None:
+    return above / below if above is not None and below else None
+
+
+def _difference(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or theirs is None else ours - theirs
+
+
+def _mean_and_std(values: list[float]) -> tuple[float, float | None]:
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2:
+        return mean, None
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))

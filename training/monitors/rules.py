@@ -1,0 +1,159 @@
+"""When a run is told that something is wrong with it, as data.
+
+The rules of motion and their numbers are those of the people who wrote the motion presets: one group's runs, not
+replicated. Numbers marked ours are chosen so that a rule neither misses those runs nor comes and goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ..plans.plan import STOPPABLE, TrainingPlan
+from ..plans.presets import EFFECT, MOTION
+
+Level = Literal["log", "warn", "stop"]
+"""log: a note. warn: a warning. stop: a warning, and the run ends as if it had been stopped by hand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """Holds once a measure is below or above its limit, until it has come back as far as `clear`."""
+
+    measure: str
+    below: float | None = None
+    above: float | None = None
+    clear: float
+    says: str = ""
+    """With {value} for the measure."""
+
+    def holds(self, value: float | None, before: bool) -> bool:
+        """`before`: did it hold the last time? Without a value that stays so."""
+        if value is None:
+            return before
+        if self.below is not None and value >= (self.clear if before else self.below):
+            return False
+        return self.above is None or value > (self.clear if before else self.above)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What is found when any of its conditions holds, or all of them."""
+
+    name: str
+    level: Level
+    says: str
+    """With {role} where it is about one expert."""
+    fix: str
+    conditions: tuple[Condition, ...]
+    need_all: bool = False
+    looks_at: Literal["steps", "held out"] = "steps"
+    armed_from: float = 0.0
+    """Share of the run before which it is silent."""
+    presets: tuple[str, ...] = ()
+    """Empty is all."""
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        name="low overpowers",
+        level="warn",
+        says="Low noise is overpowering motion",
+        fix="Stop and take an earlier checkpoint; lower the largest rate of the low-noise expert (low.maximum), or "
+        "raise the bump of the high-noise one (high.bump).",
+        armed_from=0.5,
+        presets=MOTION,
+        conditions=(
+            Condition(
+                measure="weight ratio",
+                below=1.5,
+                clear=1.55,  # ours
+                says="the high-noise weight is {value:.2f} times the low-noise one (1.5 or more is the goal)",
+            ),
+            Condition(
+                measure="low outgrows high",
+                above=0.002,  # ours: what taking turns may look like; the run that was judged had 0.017
+                clear=-0.002,
+                says="over the last fifth of the run low noise grew {value:.1%} more than high noise",
+            ),
+        ),
+    ),
+    Rule(
+        name="high too weak",
+        level="warn",
+        says="High noise is too weak for motion",
+        fix="Raise the high-noise rate (high.rate, or high.bump and high.maximum with automagic); the goals are a mean "
+        "weight of 0.008 to 0.010 at the width of the 14B models and a rate 3 to 5 times the low-noise one.",
+        armed_from=0.5,
+        presets=MOTION,
+        conditions=(
+            Condition(
+                measure="high weight",
+                below=0.008,
+                clear=0.0082,  # ours
+                says="its mean weight is {value:.6f} (0.008 or more is the goal)",
+            ),
+            Condition(
+                measure="rate ratio",
+                below=3.0,
+                clear=3.1,  # ours
+                says="its rate is {value:.2f} times the low-noise one (3 or more is the goal)",
+            ),
+        ),
+    ),
+    Rule(
+        name="overtraining",
+        level="warn",
+        says="The {role} expert is overtraining",
+        fix="Keep an earlier checkpoint; train for fewer epochs, or with more clips.",
+        looks_at="held out",
+        need_all=True,
+        conditions=(
+            Condition(
+                measure="held-out rise",
+                above=0.02,  # ours, in two evaluations that follow each other
+                clear=0.01,
+                says="its loss on clips that it is not trained on has risen by {value:.1%} from its lowest",
+            ),
+            Condition(
+                measure="trained fall",
+                above=0.0,
+                clear=-0.01,
+                says="while that on clips that it is trained on has fallen by {value:.1%}",
+            ),
+        ),
+    ),
+    Rule(
+        name="loss settled",
+        level="log",
+        says="The loss has settled where that of a video effect does",
+        fix="Compare the checkpoints from here on: the effect is there, and more steps strengthen it.",
+        armed_from=0.5,
+        presets=(EFFECT,),
+        need_all=True,
+        conditions=(
+            Condition(
+                measure="loss level",
+                below=0.025,
+                clear=0.026,  # ours
+                says="its mean over the last fifth of the run is {value:.4f} (0.015 to 0.025 in a published run)",
+            ),
+            Condition(measure="loss level", above=0.015, clear=0.014),
+            Condition(
+                measure="loss drift",
+                below=0.25,  # ours
+                clear=1.0,
+                says="{value:.0%} from the fifth before",
+            ),
+        ),
+    ),
+)
+assert {rule.name for rule in RULES} == set(STOPPABLE), "a plan names the rules that end it"
+
+
+def rules_for(plan: TrainingPlan) -> tuple[Rule, ...]:
+    """The rules of the plan's preset; those in its `stop_on` end the run."""
+    mine = (rule for rule in RULES if not rule.presets or plan.preset in rule.presets)
+    return tuple(
+        replace(rule, level="stop") if rule.name in plan.stop_on else rule for rule in mine
+    )

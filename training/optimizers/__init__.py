@@ -1,0 +1,1 @@
+"""Optimizers, their rates and the average of the weights. Imports nothing: plans read the names."""

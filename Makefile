@@ -15,8 +15,8 @@ demo: ## train a LoRA pair on real clips in the real ComfyUI and sample with it
 host: ## start ComfyUI with this pack, miniature models and clips
 	$(RUN) dev host
 
-test: ## all tests
-	$(RUN) -m pytest
+test: ## all tests, in two processes of one thread each
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 quick: ## the tests of seconds: no host, no browser, nothing slow
 	$(RUN) -m pytest -m "not host and not comfy and not browser and not slow"

@@ -103,7 +103,7 @@ def test_an_entry_of_one_frame_is_a_picture_and_of_several_a_clip_at_fps(run, fo
         still.path.name,
         moving.path.name,
     }
-    assert "1 clips, 1 pictures" in report
+    assert "1 clip, 1 picture" in report
 
 
 def test_what_is_written_is_no_output_to_choose_from(folders):

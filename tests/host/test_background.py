@@ -130,7 +130,8 @@ def weights(base, name):
         base / "models" / "loras" / f"{name}_{role}_noise.safetensors" for role in ("high", "low")
     ]
     return [
-        {key: tensor.numpy().tobytes() for key, tensor in load_file(file).items()} for file in files
+        {k: t.reshape(-1).view(torch.uint8).numpy().tobytes() for k, t in load_file(file).items()}
+        for file in files
     ]
 
 

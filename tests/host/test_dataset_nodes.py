@@ -139,7 +139,7 @@ def test_a_placeholder_left_over_on_disk_is_found_with_its_file(client, folder):
     graph = checking(folder)
     said = text_of(graph, client.run(graph), THERE)
     assert re.search(
-        rf"(?m)^bad: \[PERSON\] left in 1 captions: {caption.stem}\.mp4\n  -> Replace", said
+        rf"(?m)^bad: \[PERSON\] left in 1 caption: {caption.stem}\.mp4\n  -> Replace", said
     )
     assert not said.startswith("GOOD")
 

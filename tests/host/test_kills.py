@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tandem_wan.dev import runs
 from tandem_wan.dev.server import HostServer
@@ -109,5 +110,6 @@ def _weights(base, name):
         base / "models" / "loras" / f"{name}_{role}_noise.safetensors" for role in ("high", "low")
     ]
     return [
-        {key: tensor.numpy().tobytes() for key, tensor in load_file(file).items()} for file in files
+        {k: t.reshape(-1).view(torch.uint8).numpy().tobytes() for k, t in load_file(file).items()}
+        for file in files
     ]

@@ -61,7 +61,7 @@ IGNORED: Reasons = (
     (r"train\.lr_scheduler.*", CONSTANT_RATE),
     (
         r"train\.(dtype|train_unet|train_text_encoder|noise_scheduler)",
-        "adapters of the video model, in float32",
+        "adapters of the video model, in float32 unless lora.dtype says bfloat16",
     ),
     (r"train\.(unload_text_encoder|cache_text_embeddings)", "captions are encoded once"),
     (

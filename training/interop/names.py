@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ...wan.families import A14B, SINGLE, Role, Task
 from ...wan.lora.adapters import DEFAULT_TARGETS
+from ..optimizers.names import LIBRARY
 from .documents import AI_TOOLKIT, DIFFUSION_PIPE, MUSUBI
 
 ATTENTION = (DEFAULT_TARGETS[0],)
@@ -19,6 +20,7 @@ _THEIR_OPTIMIZERS = {
         "adamw kahan": "adamw_optimi",
         "adamw 8-bit kahan": "AdamW8bitKahan",
         "automagic": "automagic",
+        "prodigy": "Prodigy",
     },
     AI_TOOLKIT: {
         "adamw": "adamw",
@@ -26,6 +28,7 @@ _THEIR_OPTIMIZERS = {
         "adamw kahan": "adamw",
         "adamw 8-bit kahan": "adamw8bit",
         "automagic": "automagic",
+        "prodigy": "prodigy",
     },
     MUSUBI: {
         "adamw": "AdamW",
@@ -33,6 +36,7 @@ _THEIR_OPTIMIZERS = {
         "adamw kahan": "AdamW",
         "adamw 8-bit kahan": "AdamW8bit",
         "automagic": "AdamW",
+        "prodigy": "prodigyopt.Prodigy",
     },
 }
 _OUR_OPTIMIZERS = {
@@ -45,7 +49,10 @@ _OUR_OPTIMIZERS = {
     "optimi.adamw": "adamw kahan",
     "adamw8bitkahan": "adamw 8-bit kahan",
     "automagic": "automagic",
+    "prodigy": "prodigy",
 }
+_LIBRARY = {DIFFUSION_PIPE: "", MUSUBI: "pytorch_optimizer."}
+"""How a class of pytorch_optimizer is called where any can be named."""
 REPLACEMENT_RATE = 1e-4
 """For optimizers that find their rate themselves and are given a factor near 1 instead."""
 SEEDS = 2**32
@@ -55,6 +62,8 @@ SEEDS = 2**32
 def their_optimizer(trainer: str, name: str) -> str:
     """The nearest optimizer that the trainer has; AdamW for a name that is not known here."""
     names = _THEIR_OPTIMIZERS[trainer]
+    if name.startswith(LIBRARY) and trainer in _LIBRARY:
+        return _LIBRARY[trainer] + name.removeprefix(LIBRARY)
     return names.get(name, names["adamw"])
 
 

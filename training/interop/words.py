@@ -4,7 +4,7 @@ MIN_SNR = (
     "min-SNR weights a DDPM loss by alphas_cumprod, which flow matching has not; in its place stands the "
     "flow-matching weight w(sigma) = 1 on sigmas of the schedule warped by shift"
 )
-CONSTANT_RATE = "the rate is constant here; automagic moves it"
+CONSTANT_RATE = "schedules of the rate are not read: set schedule and warmup with Tandem Edit Plan"
 NO_CLIP = (
     "Gradients were not clipped there; a plan always has a limit, 1e6 here, which is never reached."
 )

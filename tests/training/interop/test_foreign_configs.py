@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tandem_wan.training.data.dataset import Counts
-from tandem_wan.training.interop.documents import LONGEST
+from tandem_wan.training.interop.documents import AI_TOOLKIT, DIFFUSION_PIPE, LONGEST, MUSUBI
+from tandem_wan.training.interop.names import their_optimizer
 from tandem_wan.training.interop.plans import import_plan
 from tandem_wan.training.interop.report import import_report
 from tandem_wan.training.plans.plan import RateSettings
@@ -94,7 +95,7 @@ def test_250_epochs_of_16_clips_are_refused_as_12_and_a_half_times_too_long():
     assert "12.5 times" in report and "refused" in report
     assert report.startswith("diffusion-pipe: read as 'video effect', 4,000 steps at accumulate 1")
     assert "optimizer.spelling = 1" in report.split("Keys not known here")[1]
-    assert "warmup_steps = 20: the rate is constant" in report
+    assert "warmup_steps = 20: schedules of the rate are not read" in report
     part = found.parts[0]
     assert (str(part.folder), part.width, part.height, part.frames) == (
         "/clips/mermaid", 512, 512, 33,
@@ -132,10 +133,29 @@ def test_1720_steps_of_43_images_at_10_repeats_are_40_steps_per_image():
 
 
 def test_an_optimizer_that_is_not_here_is_replaced_with_a_word_and_a_sane_rate():
-    text = IMAGES.replace("adamw8bit", "prodigy").replace("1e-4", "1.0")
+    text = IMAGES.replace("adamw8bit", "dadaptadam").replace("1e-4", "1.0")
     found = import_plan([text])
     assert found.plan.optimizer.name == "adamw" and found.plan.high.rate == 1e-4
-    assert any("prodigy is not here: AdamW" in note for note in found.notes)
+    assert any("dadaptadam is not here: AdamW" in note for note in found.notes)
+
+
+def test_prodigy_keeps_its_factor():
+    found = import_plan([IMAGES.replace("adamw8bit", "prodigy").replace("1e-4", "1.0")])
+    assert (found.plan.optimizer.name, found.plan.high.rate) == ("prodigy", 1.0)
+    assert not any("not here" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "name", "theirs"),
+    [
+        (AI_TOOLKIT, "prodigy", "prodigy"),
+        (DIFFUSION_PIPE, "library:Lion", "Lion"),
+        (MUSUBI, "library:Lion", "pytorch_optimizer.Lion"),
+        (AI_TOOLKIT, "library:Lion", "adamw"),
+    ],
+)
+def test_an_optimizer_is_called_as_the_trainer_calls_it(trainer, name, theirs):
+    assert their_optimizer(trainer, name) == theirs
 
 
 def test_a_command_line_for_one_expert_becomes_a_plan_for_it():

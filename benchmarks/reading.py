@@ -21,7 +21,7 @@ from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
 from ..wan.shapes import ClipSize
-from ..wan.video import read_clip
+from ..wan.video import read_clip, read_pixels
 
 FILM = "bigbuckbunny.mp4"
 RATES, FPS = (24, 30, 60), 16
@@ -44,12 +44,16 @@ def main() -> None:
 
 
 def _report(film: Path, rate: int) -> None:
-    plain, read = _take_turns(lambda: _decode(film), lambda: read_clip(film, SIZE, fps=FPS))
+    plain, read, floats = _take_turns(
+        lambda: _decode(film),
+        lambda: read_pixels(film, SIZE, fps=FPS),
+        lambda: read_clip(film, SIZE, fps=FPS),
+    )
     ratios = [ours / theirs for ours, theirs in zip(read, plain, strict=True)]
     megabits = film.stat().st_size * 8e-6 / _seconds(rate)
     print(
         f"  {rate} to {FPS} fps, {megabits:.1f} Mbit/s, {SIZE.frames} frames of 1280x720 to "
-        f"{SIZE.width}x{SIZE.height}: read_clip {_ms(read)}, plain decoding {_ms(plain)}, ratio "
+        f"{SIZE.width}x{SIZE.height}: read_pixels {_ms(read)}, as float32 {_ms(floats)}, plain decoding {_ms(plain)}, ratio "
         f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), goal {GOAL}; "
         f"{1 / statistics.median(read):.2f} clips/s",
         flush=True,

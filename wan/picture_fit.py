@@ -52,15 +52,14 @@ class PictureFit:
         self._pose: Pose | None = None
 
     def write(self, frame: av.VideoFrame, out: np.ndarray) -> None:
-        """`frame` as a player shows it, into `out` (3, height, width) float32 in [0, 1]; transparency is left out."""
+        """`frame` as a player shows it, into `out` (3, height, width) uint8; transparency is left out."""
         # All frames of a film have the same, and to find it out takes time.
         pose = self._pose = self._pose or pose_of(frame)
         inner = _cover(shown_size(frame, self._pixel_aspect), self._size)
         width, height = inner[::-1] if pose.turns % 2 else inner
         scaled = self._scaler.reformat(frame, width, height, _PLANES, interpolation=_FILTER)
         for channel, plane in enumerate(_PLANE_OF_CHANNEL):
-            picture = self._cut(upright(_pixels(scaled, plane), pose))
-            np.divide(picture, np.float32(255), out=out[channel])
+            out[channel] = self._cut(upright(_pixels(scaled, plane), pose))
 
     def _cut(self, plane: np.ndarray) -> np.ndarray:
         (height, width), size, view = plane.shape, self._size, self._view

@@ -84,7 +84,17 @@ def probe(path: Path, *, fps: float, max_frames: int | None) -> ClipInfo:
 def read_clip(
     path: Path, size: ClipSize, *, fps: float, start: int = 0, view: View = CENTRED
 ) -> torch.Tensor:
-    """(frames, height, width, 3) float32 in [0, 1]: scaled to cover `size`, then cut and mirrored as `view` says.
+    """(frames, height, width, 3) float32 in [0, 1]: `read_pixels` as networks take them."""
+    pixels = read_pixels(path, size, fps=fps, start=start, view=view).permute(0, 3, 1, 2).numpy()
+    # NumPy's large arrays come in large pages of memory, which costs a fraction of the time of torch's.
+    video = np.divide(pixels, np.float32(255), out=np.empty(pixels.shape, np.float32))
+    return torch.from_numpy(video).permute(0, 2, 3, 1)
+
+
+def read_pixels(
+    path: Path, size: ClipSize, *, fps: float, start: int = 0, view: View = CENTRED
+) -> torch.Tensor:
+    """(frames, height, width, 3) uint8: scaled to cover `size`, then cut and mirrored as `view` says.
 
     Frame k is the one nearest to (start + k) / fps seconds after the file's first. In memory the channels are planes,
     as networks take them. Raises `UserError` when the file is damaged or too short, or `start` is below 0.
@@ -95,8 +105,7 @@ def read_clip(
             "Frames are counted from the file's first, which is 0.",
             "Begin at 0 or later.",
         )
-    # NumPy's large arrays come in large pages of memory, which costs a fraction of the time of torch's.
-    video = np.empty((size.frames, 3, size.height, size.width), np.float32)
+    video = np.empty((size.frames, 3, size.height, size.width), np.uint8)
     with Film(path) as film:
         fit = PictureFit(size, view, pixel_aspect=film.pixel_aspect)
         shown = nearest_frames(film, film.frames(start / fps), fps=fps, start=start)

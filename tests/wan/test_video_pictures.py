@@ -17,11 +17,11 @@ from tandem_wan.wan.video import CENTRED, View, probe, read_clip
 
 def fit(pictures: torch.Tensor, size: ClipSize, view: View = CENTRED) -> torch.Tensor:
     """uint8 (frames, h, w, 3) as frames of a film in the size of a clip."""
-    video = np.empty((len(pictures), 3, size.height, size.width), np.float32)
+    video = np.empty((len(pictures), 3, size.height, size.width), np.uint8)
     fitting = PictureFit(size, view, pixel_aspect=1.0)
     for picture, out in zip(pictures.contiguous().numpy(), video, strict=True):
         fitting.write(av.VideoFrame.from_ndarray(picture, format="rgb24"), out)
-    return torch.from_numpy(video).permute(0, 2, 3, 1)
+    return torch.from_numpy(video).permute(0, 2, 3, 1).float() / 255
 
 
 def slow_fit(pictures: torch.Tensor, size: ClipSize) -> torch.Tensor:
@@ -184,10 +184,10 @@ def test_colours_are_those_of_the_standard(format, full, matrix):
     red, blue = bright + 2 * (1 - red_part) * to_red, bright + 2 * (1 - blue_part) * to_blue
     green = (bright - red_part * red - blue_part * blue) / (1 - red_part - blue_part)
     for size in (ClipSize(48, 32, 1), ClipSize(64, 48, 1), ClipSize(96, 64, 1)):
-        out = np.empty((3, size.height, size.width), np.float32)
+        out = np.empty((3, size.height, size.width), np.uint8)
         PictureFit(size, CENTRED, pixel_aspect=1.0).write(frame, out)
         expected = np.broadcast_to(np.array([red, green, blue])[:, None, None], out.shape)
-        np.testing.assert_allclose(out, expected, rtol=0, atol=1 / 255)
+        np.testing.assert_allclose(out / 255, expected, rtol=0, atol=1 / 255)
 
 
 @pytest.mark.parametrize("source", [(96, 64), (64, 96)], ids=["wide", "high"])

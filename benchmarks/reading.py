@@ -53,7 +53,8 @@ def _report(film: Path, rate: int) -> None:
     megabits = film.stat().st_size * 8e-6 / _seconds(rate)
     print(
         f"  {rate} to {FPS} fps, {megabits:.1f} Mbit/s, {SIZE.frames} frames of 1280x720 to "
-        f"{SIZE.width}x{SIZE.height}: read_pixels {_ms(read)}, as float32 {_ms(floats)}, plain decoding {_ms(plain)}, ratio "
+        f"{SIZE.width}x{SIZE.height}: read_pixels {_ms(read)}, as float32 {_ms(floats)}, "
+        f"plain decoding {_ms(plain)}, ratio "
         f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), goal {GOAL}; "
         f"{1 / statistics.median(read):.2f} clips/s",
         flush=True,

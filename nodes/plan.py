@@ -65,30 +65,7 @@ class TandemAutoParameters(io.ComfyNode):
                     tooltip="auto plans for Wan 2.2 A14B and lets the trainer see what is connected. single model: "
                     "Wan 2.1 or 2.2 5B.",
                 ),
-                io.Float.Input(
-                    "epochs",
-                    default=0.0,
-                    min=0.0,
-                    max=10_000.0,
-                    step=0.5,
-                    optional=True,
-                    tooltip="Times the run goes through the dataset; 0 leaves it to the preset. For example 18.",
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=0,
-                    min=0,
-                    max=1_000_000,
-                    optional=True,
-                    tooltip="Optimizer steps over both experts; 0 leaves it to the preset. For example 1200.",
-                ),
-                io.Boolean.Input(
-                    "allow_long",
-                    default=False,
-                    optional=True,
-                    tooltip="Train a video effect for more than 50 epochs all the same, which the trainer refuses "
-                    "otherwise. For example false.",
-                ),
+                *_length_inputs(),
                 io.Model.Input(
                     "model",
                     optional=True,
@@ -169,6 +146,36 @@ class TandemEditPlan(io.ComfyNode):
         summary = "\n".join([f"{edited.preset}: {settings_line(edited)}", *edited.notes])
         node_text(cls.hidden.unique_id, summary)
         return io.NodeOutput(edited, summary)
+
+
+def _length_inputs() -> list[io.Input]:
+    """How long the run is, if the preset is not to say it."""
+    return [
+        io.Float.Input(
+            "epochs",
+            default=0.0,
+            min=0.0,
+            max=10_000.0,
+            step=0.5,
+            optional=True,
+            tooltip="Times the run goes through the dataset; 0 leaves it to the preset. For example 18.",
+        ),
+        io.Int.Input(
+            "steps",
+            default=0,
+            min=0,
+            max=1_000_000,
+            optional=True,
+            tooltip="Optimizer steps over both experts; 0 leaves it to the preset. For example 1200.",
+        ),
+        io.Boolean.Input(
+            "allow_long",
+            default=False,
+            optional=True,
+            tooltip="Train a video effect for more than 50 epochs all the same, which the trainer refuses "
+            "otherwise. For example false.",
+        ),
+    ]
 
 
 def _changes(text: str) -> dict[str, Any]:

@@ -31,78 +31,9 @@ class TandemPlanForm(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 sockets.Plan.Input("plan", tooltip="From Tandem Auto Parameters."),
-                _count(
-                    "steps",
-                    "Optimizer steps over both experts; 0 keeps the plan's. For example 1200.",
-                ),
-                io.Float.Input(
-                    "epochs",
-                    default=0.0,
-                    min=0.0,
-                    max=10_000.0,
-                    step=0.5,
-                    optional=True,
-                    tooltip="Length in epochs instead of steps; needs the dataset. 0 keeps the plan's. For example 18.",
-                ),
-                _count("batch", "Clips in a micro-batch; 0 keeps the plan's. For example 2.", 1024),
-                _count(
-                    "accumulate",
-                    "Micro-batches in a step; 0 keeps the plan's. For example 4.",
-                    1024,
-                ),
-                _count(
-                    "rank",
-                    "Width of the LoRA; alpha follows in the same relation unless it is set too. 0 keeps the plan's. "
-                    "For example 32.",
-                    1024,
-                ),
-                _number(
-                    "alpha",
-                    "The update is scaled by alpha / rank; 0 keeps the plan's. For example 16.",
-                    1024,
-                ),
-                _share(
-                    "dropout",
-                    "Share of an adapter's inputs that is zeroed; -1 keeps the plan's. For example 0.1.",
-                ),
-                _rate("rate_high", "the high-noise expert"),
-                _rate("rate_low", "the low-noise expert"),
-                io.Combo.Input(
-                    "optimizer",
-                    options=[KEEP, *AVAILABLE],
-                    default=KEEP,
-                    optional=True,
-                    tooltip="The rule for the steps; 8-bit and Kahan take less memory, prodigy finds its rate itself. "
-                    "For example automagic.",
-                ),
-                _number(
-                    "shift",
-                    "Where noise levels are drawn; 0 keeps the plan's. For example 5, as Wan 2.2 I2V has it.",
-                    100,
-                ),
-                _share(
-                    "caption_dropout",
-                    "Share of samples trained without their caption; -1 keeps the plan's. For example 0.05.",
-                ),
-                _count(
-                    "save_every", "Steps between checkpoints; 0 keeps the plan's. For example 100."
-                ),
-                io.Combo.Input(
-                    "train",
-                    options=[KEEP, *TRAINED],
-                    default=KEEP,
-                    optional=True,
-                    tooltip="Which of A14B's experts are trained. For example both.",
-                ),
-                _switch(
-                    "allow_long",
-                    "on: a video effect may train for more than 50 epochs, which is refused otherwise. For example "
-                    "keep.",
-                ),
-                _switch(
-                    "checkpoint_blocks",
-                    "on: less memory, about a third more time. For example keep.",
-                ),
+                *_length_inputs(),
+                *_lora_inputs(),
+                *_training_inputs(),
                 sockets.Dataset.Input(
                     "dataset",
                     optional=True,
@@ -160,6 +91,94 @@ class TandemPlanForm(io.ComfyNode):
             summary = plan_summary(edited, dataset)
         node_text(cls.hidden.unique_id, summary)
         return io.NodeOutput(edited, summary)
+
+
+def _length_inputs() -> list[io.Input]:
+    """How long the run is, in the order of the sockets."""
+    return [
+        _count(
+            "steps",
+            "Optimizer steps over both experts; 0 keeps the plan's. For example 1200.",
+        ),
+        io.Float.Input(
+            "epochs",
+            default=0.0,
+            min=0.0,
+            max=10_000.0,
+            step=0.5,
+            optional=True,
+            tooltip="Length in epochs instead of steps; needs the dataset. 0 keeps the plan's. For example 18.",
+        ),
+        _count("batch", "Clips in a micro-batch; 0 keeps the plan's. For example 2.", 1024),
+        _count(
+            "accumulate",
+            "Micro-batches in a step; 0 keeps the plan's. For example 4.",
+            1024,
+        ),
+    ]
+
+
+def _lora_inputs() -> list[io.Input]:
+    """The LoRA and its rates."""
+    return [
+        _count(
+            "rank",
+            "Width of the LoRA; alpha follows in the same relation unless it is set too. 0 keeps the plan's. "
+            "For example 32.",
+            1024,
+        ),
+        _number(
+            "alpha",
+            "The update is scaled by alpha / rank; 0 keeps the plan's. For example 16.",
+            1024,
+        ),
+        _share(
+            "dropout",
+            "Share of an adapter's inputs that is zeroed; -1 keeps the plan's. For example 0.1.",
+        ),
+        _rate("rate_high", "the high-noise expert"),
+        _rate("rate_low", "the low-noise expert"),
+    ]
+
+
+def _training_inputs() -> list[io.Input]:
+    """How it is trained."""
+    return [
+        io.Combo.Input(
+            "optimizer",
+            options=[KEEP, *AVAILABLE],
+            default=KEEP,
+            optional=True,
+            tooltip="The rule for the steps; 8-bit and Kahan take less memory, prodigy finds its rate itself. "
+            "For example automagic.",
+        ),
+        _number(
+            "shift",
+            "Where noise levels are drawn; 0 keeps the plan's. For example 5, as Wan 2.2 I2V has it.",
+            100,
+        ),
+        _share(
+            "caption_dropout",
+            "Share of samples trained without their caption; -1 keeps the plan's. For example 0.05.",
+        ),
+        _count("save_every", "Steps between checkpoints; 0 keeps the plan's. For example 100."),
+        io.Combo.Input(
+            "train",
+            options=[KEEP, *TRAINED],
+            default=KEEP,
+            optional=True,
+            tooltip="Which of A14B's experts are trained. For example both.",
+        ),
+        _switch(
+            "allow_long",
+            "on: a video effect may train for more than 50 epochs, which is refused otherwise. For example "
+            "keep.",
+        ),
+        _switch(
+            "checkpoint_blocks",
+            "on: less memory, about a third more time. For example keep.",
+        ),
+    ]
 
 
 def _length(

@@ -64,25 +64,8 @@ class TandemStrengthSchedule(io.ComfyNode):
                 inputs.scheduler_input(
                     "How the steps are spread over the noise, as on the sampler. For example simple."
                 ),
-                io.Float.Input(
-                    "high",
-                    default=1.0,
-                    min=-100.0,
-                    max=100.0,
-                    step=0.05,
-                    optional=True,
-                    tooltip="The row's strength on the high-noise expert or on a single model, a factor. 0.7-1.0 is "
-                    "usual.",
-                ),
-                io.Float.Input(
-                    "low",
-                    default=1.0,
-                    min=-100.0,
-                    max=100.0,
-                    step=0.05,
-                    optional=True,
-                    tooltip="The row's strength on the low-noise expert, a factor. 0.7-1.0 is usual.",
-                ),
+                _strength("high", "the high-noise expert or on a single model"),
+                _strength("low", "the low-noise expert"),
             ],
             outputs=[
                 io.String.Output(display_name="schedule"),
@@ -126,3 +109,15 @@ class TandemStrengthSchedule(io.ComfyNode):
 def _both(schedule: str, schedule_low: str) -> tuple[StrengthSchedule, StrengthSchedule]:
     high = parse_strength(schedule)
     return high, parse_strength(schedule_low) if schedule_low.strip() else high
+
+
+def _strength(name: str, where: str) -> io.Input:
+    return io.Float.Input(
+        name,
+        default=1.0,
+        min=-100.0,
+        max=100.0,
+        step=0.05,
+        optional=True,
+        tooltip=f"The row's strength on {where}, a factor. 0.7-1.0 is usual.",
+    )

@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import sentencepiece
 import torch
+from tandem_wan.dev.toy_tokenizer import trained_pieces
 
 pytestmark = pytest.mark.comfy
-LETTERS = "0123456789 [] () {} . b c d f g h j k q v x y z A B C D E F G H I J K L M N O P Q R S T U V W X Y Z"
-CORPUS = [
-    *["a person turns into a woman while the camera stands still"] * 60,
-    *["the woman walks into the light, a person turns"] * 60,
-    *["one MERMAID and one mermaid"] * 20,
-    *["perora wander radix matrix"] * 20,
-    LETTERS,
-]
 
 
 @pytest.fixture(scope="module")
 def pieces():
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS),
-        model_writer=model,
-        vocab_size=450,
-        model_type="bpe",
-        byte_fallback=True,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
-    )
-    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return trained_pieces(450, byte_fallback=True, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +65,7 @@ def dataset(captions, trigger=""):
     [
         ("[m3rm41dtr4nf0rm4t10n]", "BAD", "digits between letters and brackets"),
         ("MERMAID", "GOOD", "1 piece in a sentence (▁MERMAID)"),
+        ("MERMAIDTF", "GOOD", "3 pieces in a sentence (▁MERMAID | T | F)"),
         ("MERMAIDTFX", "WARNING", "4 pieces in a sentence (▁MERMAID | T | F | X)"),
         ("person", "WARNING", "a common word, number"),
     ],

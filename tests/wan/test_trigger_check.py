@@ -16,7 +16,7 @@ CORPUS = ["a mermaid turns into a person while the camera stands still", "the ME
 def tokenize():
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([*CORPUS, "0123456789 bcfghjkqvxyz []{}()."]),
+        sentence_iterator=iter([*CORPUS, "0123456789 bcfghjkqvxyz T F []{}()."]),
         model_writer=model,
         vocab_size=120,
         model_type="bpe",
@@ -42,8 +42,28 @@ def test_leetspeak_in_brackets_falls_to_pieces(tokenize):
     assert "MERMAID" in check.fix()
 
 
+def test_letters_behind_a_known_word_are_pieces_of_their_own(tokenize):
+    word, longer, leet = (
+        check_trigger(t, tokenize) for t in ("MERMAID", "MERMAIDTF", "[m3rm41dtr4nf0rm4t10n]")
+    )
+    assert longer.pieces[0] == "▁MERMAID" and "".join(longer.pieces) == "▁MERMAIDTF"
+    assert len(word.pieces) < len(longer.pieces) < len(leet.pieces)
+    assert not longer.word and not longer.signs
+
+
 @pytest.mark.parametrize(
-    "trigger", ["MERMAID", "mermaids", "m3rm41d", "[m3rm41d]", "qxz", "a", "swims person", "r2d2"]
+    "trigger",
+    [
+        "MERMAID",
+        "MERMAIDTF",
+        "mermaids",
+        "m3rm41d",
+        "[m3rm41d]",
+        "qxz",
+        "a",
+        "swims person",
+        "r2d2",
+    ],
 )
 def test_the_pieces_are_those_of_the_sentence_that_hold_the_trigger(tokenize, trigger):
     check = check_trigger(trigger, tokenize)

@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
-import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
+from tandem_wan.dev.toy_tokenizer import trained_pieces
 from tandem_wan.wan.trigger_check import check_trigger
 from tandem_wan.wan.trigger_neighbours import vocabulary_of
 from tandem_wan.wan.trigger_suggestions import candidates, pronounceable, suggest_triggers
 
 ORDER = {"good": 0, "warning": 1, "bad": 2}
-LETTERS = "0123456789 [] () {} . b c d f g h j k q v x y z A B C D E F G H I J K L M N O P Q R S T U V W X Y Z"
-CORPUS = [
-    *["a person turns into a woman while the camera stands still"] * 60,
-    *["the woman walks into the light, a person turns"] * 60,
-    *["one MERMAID and one mermaid"] * 20,
-    *["perora wander radix matrix"] * 20,
-    LETTERS,
-]
 
 
 @pytest.fixture(scope="module")
 def pieces():
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS),
-        model_writer=model,
-        vocab_size=220,
-        model_type="bpe",
-        character_coverage=1.0,
-        minloglevel=2,
-    )
-    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return trained_pieces(220, character_coverage=1.0)
 
 
 @pytest.fixture(scope="module")

@@ -167,6 +167,9 @@ def _check_optimizer(settings: OptimizerSettings) -> None:
 
 def _check_rates(name: str, rates: RateSettings) -> None:
     _check(0 < rates.rate < inf, f"{name}.rate", rates.rate, "above 0")
+    for part in ("bump", "minimum", "maximum"):
+        value = getattr(rates, part)
+        _check(value is None or 0 <= value < inf, f"{name}.{part}", value, "0 or more, or null")
     if rates.minimum is not None and rates.maximum is not None:
         _check(
             rates.minimum <= rates.maximum,

@@ -9,66 +9,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tandem_wan.dev.plan_strategies import plans
 from tandem_wan.training.data.dataset import CLIP_MODES, FITS, MEDIA, Counts, DatasetSettings
 from tandem_wan.training.interop.documents import TRAINERS
-from tandem_wan.training.interop.names import ATTENTION
 from tandem_wan.training.interop.plans import export_plan, import_plan
 from tandem_wan.training.plans.plan import (
     LoraSettings,
-    OptimizerSettings,
     RateSettings,
     TrainingPlan,
 )
 from tandem_wan.training.plans.presets import PRESETS
-from tandem_wan.wan.lora.adapters import DEFAULT_TARGETS
 
-positive = st.floats(1e-8, 10.0)
-count = st.integers(1, 400)
-rates = st.builds(
-    RateSettings,
-    rate=positive,
-    bump=st.none() | positive,
-    minimum=st.none() | st.floats(1e-9, 1e-8),
-    maximum=st.none() | st.floats(10.0, 11.0),
-)
-plans = st.builds(
-    TrainingPlan,
-    preset=st.sampled_from(sorted(PRESETS)),
-    family=st.sampled_from(["auto", "wan 2.2 A14B", "single model"]),
-    train=st.sampled_from(["both", "high", "low"]),
-    task=st.sampled_from(["i2v", "t2v"]),
-    boundary=st.floats(0.0001, 0.9999),
-    shift=st.floats(0.1, 20) | st.just(1.0),
-    steps=count,
-    batch=count,
-    accumulate=count,
-    swap_every=count,
-    save_every=count,
-    seed=st.integers(0, 2**40),
-    caption_dropout=st.floats(0, 0.99),
-    allow_long=st.booleans(),
-    checkpoint_blocks=st.booleans(),
-    lora=st.builds(
-        LoraSettings,
-        rank=count,
-        alpha=positive,
-        dropout=st.floats(0, 0.99),
-        targets=st.sampled_from([DEFAULT_TARGETS, ATTENTION])
-        | st.lists(st.text(min_size=1), min_size=1, max_size=3).map(tuple),
-    ),
-    optimizer=st.builds(
-        OptimizerSettings,
-        name=st.sampled_from(
-            ["adamw", "adamw 8-bit", "adamw kahan", "adamw 8-bit kahan", "automagic"]
-        ),
-        beta2=st.floats(0.0, 0.9999),
-        weight_decay=st.floats(0, 1),
-        clip=positive,
-    ),
-    high=rates,
-    low=rates,
-    notes=st.lists(st.text(), max_size=2).map(tuple),
-)
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
 parts = st.builds(
     DatasetSettings,
@@ -119,7 +70,7 @@ def test_every_preset_comes_back(trainer, name):
 
 @pytest.mark.parametrize("trainer", TRAINERS)
 @settings(max_examples=40)
-@given(plan=plans, folders=st.lists(parts, max_size=3))
+@given(plan=plans(400), folders=st.lists(parts, max_size=3))
 def test_any_plan_and_any_folders_come_back(trainer, plan, folders):
     export = export_plan(plan, trainer, folders)
     back = import_plan([export.text()])

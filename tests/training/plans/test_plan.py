@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
+from tandem_wan.dev.plan_strategies import plans
 from tandem_wan.training.data.dataset import Counts
 from tandem_wan.training.plans import plan as plans_module
 from tandem_wan.training.plans.changes import (
@@ -19,7 +19,6 @@ from tandem_wan.training.plans.changes import (
 )
 from tandem_wan.training.plans.plan import (
     LoraSettings,
-    OptimizerSettings,
     RateSettings,
     TrainingPlan,
     plan_json,
@@ -28,52 +27,8 @@ from tandem_wan.training.plans.plan import (
 from tandem_wan.training.plans.presets import PRESETS
 from tandem_wan.wan.errors import UserError
 
-positive = st.floats(1e-8, 10.0)
-count = st.integers(1, 10_000)
-rates = st.builds(
-    RateSettings,
-    rate=positive,
-    bump=st.none() | positive,
-    minimum=st.none() | st.floats(1e-9, 1e-8),
-    maximum=st.none() | st.floats(10.0, 11.0),
-)
-plans = st.builds(
-    TrainingPlan,
-    preset=st.sampled_from(sorted(PRESETS)),
-    family=st.sampled_from(["auto", "wan 2.2 A14B", "single model"]),
-    task=st.sampled_from(["i2v", "t2v"]),
-    boundary=st.floats(0.01, 0.99),
-    shift=st.floats(0.1, 20),
-    steps=count,
-    batch=count,
-    accumulate=count,
-    swap_every=count,
-    save_every=count,
-    seed=st.integers(0, 2**40),
-    caption_dropout=st.floats(0, 0.99),
-    allow_long=st.booleans(),
-    checkpoint_blocks=st.booleans(),
-    lora=st.builds(
-        LoraSettings,
-        rank=count,
-        alpha=positive,
-        dropout=st.floats(0, 0.99),
-        targets=st.lists(st.text(min_size=1), min_size=1).map(tuple),
-    ),
-    optimizer=st.builds(
-        OptimizerSettings,
-        name=st.sampled_from(["adamw", "automagic"]),
-        beta2=st.floats(0.5, 0.9999),
-        weight_decay=st.floats(0, 1),
-        clip=positive,
-    ),
-    high=rates,
-    low=rates,
-    notes=st.lists(st.text()).map(tuple),
-)
 
-
-@given(plans)
+@given(plans())
 def test_a_plan_survives_its_text(plan):
     assert read_plan(plan_json(plan)) == plan
 
@@ -151,6 +106,9 @@ IMPOSSIBLE = [
     ("optimizer__beta2", 1.0),
     ("optimizer__beta2", -0.1),
     ("shift", float("nan")),
+    ("high__bump", float("nan")),
+    ("low__maximum", float("inf")),
+    ("low__minimum", -1e-6),
     ("shift", float("inf")),
     ("high__rate", float("inf")),
     ("lora__alpha", float("inf")),
@@ -322,7 +280,7 @@ def test_an_edit_that_makes_no_sense_names_what_it_means(changes, said):
         edited_plan(TrainingPlan(), changes)
 
 
-@given(plans, plans)
+@given(plans(), plans())
 def test_the_differing_values_turn_one_plan_into_the_other(ours, theirs):
     changes = {d.name: d.theirs for d in differing_values(ours, theirs)}
     if "high.minimum" not in changes or "high.maximum" not in changes:

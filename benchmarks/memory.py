@@ -11,7 +11,8 @@ import psutil
 import torch
 
 from ..training.loop import build_trainers, train
-from ..training.plans.plan import LoraSettings, OptimizerSettings, RateSettings, TrainingPlan
+from ..training.plans.plan import TrainingPlan
+from ..training.plans.settings import ExpertSettings, LoraSettings, OptimizerSettings
 from ..wan.families import sigma_range
 from ..wan.miniature.layouts import TransformerSize
 from .in_host import import_comfy, load_pair, random_clips
@@ -56,7 +57,7 @@ def _run(pair: dict, size: TransformerSize) -> dict[str, int]:
     from ..nodes.host.borders import gradients
     from ..nodes.host.expert import HostExpert
 
-    rates = RateSettings(rate=1e-4)
+    rates = ExpertSettings(rate=1e-4)
     plan = TrainingPlan(
         steps=8,
         swap_every=2,

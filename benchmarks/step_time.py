@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..training.loop import ExpertTrainer, build_trainers, train
-from ..training.plans.plan import LoraSettings, OptimizerSettings, RateSettings, TrainingPlan
+from ..training.plans.plan import TrainingPlan
+from ..training.plans.settings import ExpertSettings, LoraSettings, OptimizerSettings
 from ..wan.families import sigma_range
 from ..wan.miniature.layouts import TransformerSize
 from .in_host import import_comfy, load_pair, random_clips
@@ -70,7 +71,7 @@ def _report(title: str, seconds: dict[str, list[float]]) -> None:
 
 
 def _plan(recompute: bool) -> TrainingPlan:
-    rates = RateSettings(rate=1e-4)
+    rates = ExpertSettings(rate=1e-4)
     return TrainingPlan(
         steps=STEPS,
         swap_every=STEPS // 2,

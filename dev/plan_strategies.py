@@ -8,17 +8,29 @@ from hypothesis import strategies as st
 
 from ..training.optimizers.names import AVAILABLE, DTYPES
 from ..training.optimizers.rate_schedules import SCHEDULES
-from ..training.plans.plan import (
-    STOPPABLE,
-    TRAINED,
-    LoraSettings,
-    OptimizerSettings,
-    RateSettings,
-    TrainingPlan,
-)
+from ..training.plans.checks import ORDERS
+from ..training.plans.plan import TrainingPlan
 from ..training.plans.presets import PRESETS
+from ..training.plans.settings import (
+    EXPERTS,
+    LEVELS,
+    PHASES,
+    STOPPABLE,
+    AlphaPhases,
+    ExpertSettings,
+    LoraSettings,
+    LossSettings,
+    OptimizerSettings,
+    PatternSettings,
+    PhaseSettings,
+    PruneSettings,
+    RuleSettings,
+    TimestepSettings,
+)
 from ..wan.families import FAMILIES
 from ..wan.lora.adapters import DEFAULT_TARGETS
+from ..wan.loss_weights import WEIGHTINGS
+from ..wan.timesteps import DISTRIBUTIONS
 
 POSITIVE = st.floats(1e-8, 10.0)
 WRITTEN = {"version"}
@@ -31,7 +43,7 @@ def plans(most: int = 10_000) -> st.SearchStrategy[TrainingPlan]:
     values = {
         "preset": st.sampled_from(sorted(PRESETS)),
         "family": st.sampled_from(FAMILIES),
-        "train": st.sampled_from(TRAINED),
+        "train": st.sampled_from(EXPERTS),
         "task": st.sampled_from(["i2v", "t2v"]),
         "boundary": st.floats(0.0001, 0.9999),
         "shift": st.floats(0.1, 20) | st.just(1.0),
@@ -41,14 +53,87 @@ def plans(most: int = 10_000) -> st.SearchStrategy[TrainingPlan]:
         "allow_long": st.booleans(),
         "held_out": st.integers(0, most),
         "stop_on": st.lists(st.sampled_from(STOPPABLE), unique=True).map(tuple),
-        "checkpoint_blocks": st.booleans(),
         "lora": _lora(count),
         "optimizer": _optimizer(),
         "high": _rates(),
         "low": _rates(),
         "notes": st.lists(st.text(), max_size=2).map(tuple),
+        "timesteps": _every_field(TimestepSettings, TIMESTEPS),
+        "loss": _every_field(LossSettings, LOSSES),
+        "order": st.sampled_from(ORDERS),
+        "high_share": st.none() | st.floats(0.01, 0.99),
+        "phases": st.lists(_phase(), min_size=1, max_size=4).map(tuple),
+        "prune": _every_field(
+            PruneSettings, dict.fromkeys(("last", "every"), st.integers(0, most))
+        ),
+        "rules": st.lists(_rule(), max_size=2).map(tuple),
+        "patterns": st.lists(_pattern(count), max_size=2).map(tuple),
+        "alpha_phases": _alpha_phases(),
     }
-    return _every_field(TrainingPlan, values)
+    # Blocks are swapped and activations offloaded only where blocks are checkpointed.
+    swapped = st.tuples(st.just(True), st.integers(0, 40), st.booleans())
+    memory = swapped | st.tuples(st.booleans(), st.just(0), st.just(False))
+    names = ("checkpoint_blocks", "swap_blocks", "offload_activations")
+    return memory.flatmap(
+        lambda drawn: _every_field(
+            TrainingPlan, values | dict(zip(names, map(st.just, drawn), strict=True))
+        )
+    )
+
+
+TIMESTEPS = {
+    "distribution": st.sampled_from(DISTRIBUTIONS),
+    "mean": st.floats(-3, 3),
+    "std": st.floats(0.1, 10),
+}
+LOSSES = {"weighting": st.sampled_from(WEIGHTINGS), "gamma": POSITIVE}
+
+
+def _phase() -> st.SearchStrategy[PhaseSettings]:
+    return _every_field(
+        PhaseSettings, {"train": st.sampled_from(PHASES), "steps": st.integers(1, 10_000)}
+    )
+
+
+def _rule() -> st.SearchStrategy[RuleSettings]:
+    values = {
+        "rule": st.sampled_from(STOPPABLE),
+        "level": st.none() | st.sampled_from(LEVELS),
+        "measure": st.none(),
+        "limit": st.none(),
+        "armed_from": st.none() | st.floats(0, 1),
+    }
+    return _every_field(RuleSettings, values)
+
+
+def _pattern(count: st.SearchStrategy[int]) -> st.SearchStrategy[PatternSettings]:
+    values = {
+        "pattern": st.text(min_size=1),
+        "expert": st.sampled_from(EXPERTS),
+        "rate": POSITIVE,
+        **_own(count),
+    }
+    return _every_field(PatternSettings, values)
+
+
+def _own(count: st.SearchStrategy[int]) -> dict[str, st.SearchStrategy]:
+    return {
+        "rank": st.none() | count,
+        "alpha": st.none() | POSITIVE,
+        "dropout": st.none() | st.floats(0, 0.99),
+    }
+
+
+def _alpha_phases() -> st.SearchStrategy[AlphaPhases]:
+    values = {
+        "alphas": st.lists(POSITIVE, max_size=3).map(tuple),
+        "least": st.tuples(st.floats(0, 0.5), st.floats(0, 0.5)),
+        "stability": st.floats(0, 1),
+        "improvement": st.floats(0, 1),
+        "fit": st.floats(0, 1),
+        "targets": st.lists(st.text(min_size=1), max_size=2).map(tuple),
+    }
+    return _every_field(AlphaPhases, values)
 
 
 def _lora(count: st.SearchStrategy[int]) -> st.SearchStrategy[LoraSettings]:
@@ -74,7 +159,7 @@ def _optimizer() -> st.SearchStrategy[OptimizerSettings]:
     return _every_field(OptimizerSettings, values)
 
 
-def _rates() -> st.SearchStrategy[RateSettings]:
+def _rates() -> st.SearchStrategy[ExpertSettings]:
     values = {
         "rate": POSITIVE,
         "bump": st.none() | POSITIVE,
@@ -85,8 +170,10 @@ def _rates() -> st.SearchStrategy[RateSettings]:
         "cycles": st.integers(1, 9),
         "beta2": st.none() | st.floats(0.0, 0.9999),
         "clip": st.none() | POSITIVE,
+        "targets": st.none() | st.lists(st.text(min_size=1), min_size=1, max_size=2).map(tuple),
+        **_own(st.integers(1, 10_000)),
     }
-    return _every_field(RateSettings, values)
+    return _every_field(ExpertSettings, values)
 
 
 def _every_field(kind: type, values: dict[str, st.SearchStrategy]) -> st.SearchStrategy:

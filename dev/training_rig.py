@@ -14,7 +14,8 @@ from ..training.cache.latent_cache import LatentCache
 from ..training.data.dataset import ONE_SIZE, DatasetSettings
 from ..training.data.reader import load_dataset
 from ..training.loop import ExpertTrainer, build_trainers
-from ..training.plans.plan import OptimizerSettings, RateSettings, TrainingPlan
+from ..training.plans.plan import TrainingPlan
+from ..training.plans.settings import ExpertSettings, OptimizerSettings
 from ..training.samples import EncodedClip, Samples
 from ..wan.families import sigma_range
 
@@ -45,7 +46,7 @@ def setup(models: Mapping[str, Any], vae: Any, clip: Any, clips: Path, **more: A
 
 
 def plan(**changes: Any) -> TrainingPlan:
-    rates = RateSettings(rate=2e-3)
+    rates = ExpertSettings(rate=2e-3)
     values = {"high": rates, "low": rates, "optimizer": OptimizerSettings(name="adamw")}
     values["allow_long"] = True  # three clips are soon shown more often than any real one should be
     return TrainingPlan(**{"save_every": 1000, **values, **changes})

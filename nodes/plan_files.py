@@ -10,7 +10,8 @@ from comfy_api.latest import io
 from ..training.data.dataset import Dataset
 from ..training.plans.compare import compare_plans
 from ..training.plans.files import load_plan, plan_names, plan_path, save_plan
-from ..training.plans.plan import TrainingPlan, plan_json, read_plan
+from ..training.plans.plan import TrainingPlan
+from ..training.plans.reading import plan_json, read_plan
 from ..training.plans.summary import plan_summary, settings_line
 from ..wan.errors import UserError
 from . import sockets

@@ -8,7 +8,8 @@ from ..training.data.dataset import Counts, Dataset
 from ..training.optimizers.names import AVAILABLE
 from ..training.plans.budget import require_one_length
 from ..training.plans.changes import Values, edited_plan, length_changes, rank_changes, rate_changes
-from ..training.plans.plan import TRAINED, TrainingPlan
+from ..training.plans.plan import TrainingPlan
+from ..training.plans.settings import EXPERTS
 from ..training.plans.summary import plan_summary, settings_line
 from . import sockets
 from .host.progress import node_text
@@ -164,7 +165,7 @@ def _training_inputs() -> list[io.Input]:
         _count("save_every", "Steps between checkpoints; 0 keeps the plan's. For example 100."),
         io.Combo.Input(
             "train",
-            options=[KEEP, *TRAINED],
+            options=[KEEP, *EXPERTS],
             default=KEEP,
             optional=True,
             tooltip="Which of A14B's experts are trained. For example both.",

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..training.expert_turns import role_at
 from ..training.plans.budget import expert_budgets, looks, repeats_per_clip
 from ..training.plans.limits import GOOD_EPOCHS, MOST_EPOCHS, PER_IMAGE
 from ..training.plans.presets import EFFECT, IMAGE_STYLE
 from ..training.plots import COLOURS
-from ..training.schedule import role_at
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

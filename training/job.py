@@ -19,7 +19,8 @@ from ..wan.families import Role
 from .checkpoints import CheckpointStore
 from .events import CheckpointSaved, Event, Listener, StateChanged, StepDone
 from .plans.changes import plan_differences
-from .plans.plan import TrainingPlan, plan_json, read_plan
+from .plans.plan import TrainingPlan
+from .plans.reading import plan_json, read_plan
 from .records import (
     EVENTS,
     LOCK,
@@ -51,10 +52,38 @@ class Identity:
 
     def job_id(self) -> str:
         """16 hex digits, equal for equal runs."""
-        # Words for people, the leave to plan a long run and what would end it do not change what is trained.
-        plan = replace(self.plan, notes=(), allow_long=False, stop_on=())
-        values = asdict(replace(self, plan=plan))
+        values = asdict(self) | {"plan": _what_is_trained(self.plan)}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+# Words for people, what would end the run, what is kept of it, and where its memory lies.
+_DOES_NOT_TRAIN = {
+    "notes",
+    "allow_long",
+    "stop_on",
+    "rules",
+    "prune",
+    "checkpoint_blocks",
+    "swap_blocks",
+    "offload_activations",
+}
+
+
+def _what_is_trained(plan: TrainingPlan) -> dict[str, object]:
+    """The values that change the result, where they are not the default: a run keeps its id when a later version knows
+    more of them."""
+    usual = asdict(TrainingPlan())
+    return {
+        name: _differing(value, usual[name])
+        for name, value in asdict(plan).items()
+        if name not in _DOES_NOT_TRAIN and value != usual[name]
+    }
+
+
+def _differing(value: object, usual: object) -> object:
+    if not isinstance(value, dict) or not isinstance(usual, dict):
+        return value
+    return {name: own for name, own in value.items() if own != usual[name]}
 
 
 class Job:

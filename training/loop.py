@@ -17,6 +17,7 @@ from ..wan.families import Role
 from ..wan.flow import mix, velocity_target
 from ..wan.lora.adapters import AdapterSet, LoraAdapter, new_adapters, pick_layers
 from .events import Finding, Listener, StepDone
+from .expert_turns import expert_steps, role_at, steps_before
 from .monitors.held_out import HeldOutLoss
 from .monitors.monitor import Monitor
 from .optimizers.averages import WeightAverage
@@ -25,15 +26,7 @@ from .optimizers.memory import move
 from .plans.plan import TrainingPlan
 from .preview import Preview
 from .samples import EncodedClip, Samples, as_samples, stack_batch
-from .schedule import (
-    BatchOrder,
-    expert_steps,
-    generator_for,
-    role_at,
-    sigmas_at,
-    steps_before,
-    without_caption,
-)
+from .schedule import BatchOrder, generator_for, sigmas_at, without_caption
 from .seat import GiveBack, Seat
 from .turns import RunStopped, Turns
 
@@ -123,9 +116,11 @@ class ExpertTrainer:
         noise = torch.randn(batch.x0.shape, generator=generator).to(device)
         sigma = sigmas_at(plan, self.role, index, plan.batch)[: len(chosen)].to(device)
         with _seeded_dropout(plan, self.role, index):
-            x_t = mix(batch.x0, noise, sigma)
-            velocity = self.expert.velocity(x_t, sigma, batch.context, batch.condition)
-            loss = F.mse_loss(velocity, velocity_target(batch.x0, noise))
+            levels = batch.levels(sigma)
+            x_t = mix(batch.x0, noise, levels)
+            velocity = self.expert.velocity(x_t, levels, batch.context, batch.condition)
+            target = velocity_target(batch.x0, noise)
+            loss = F.mse_loss(batch.learnt(velocity), batch.learnt(target))
             self._add_gradients(loss / plan.accumulate)
         return loss.detach()
 

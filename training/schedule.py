@@ -1,4 +1,4 @@
-"""Which expert takes which step, and which clip, view, noise and sigma each micro-batch sees.
+"""Which clip, view, noise and sigma each micro-batch sees.
 
 Everything here is a pure function of the plan and a counter: a resumed run needs no random state.
 """
@@ -6,9 +6,9 @@ Everything here is a pure function of the plan and a counter: a resumed run need
 from __future__ import annotations
 
 import hashlib
-import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,6 @@ import torch
 
 from ..wan.errors import UserError
 from ..wan.families import Role, sigma_range
-from ..wan.flow import share_above
 from ..wan.timesteps import draw_sigmas
 from .plans.plan import TrainingPlan
 
@@ -25,38 +24,6 @@ REPEATS = (0.01, 1000.0)
 """How rarely and how often a clip can be shown in an epoch."""
 STRATA = 16
 """Micro-batches over which an expert's sigmas cover its range evenly."""
-
-
-def role_at(plan: TrainingPlan, step: int) -> Role:
-    """The expert of an optimizer step (from 0). Turns of `swap_every` steps; the high expert begins
-    and its share of the turns follows from boundary and shift."""
-    roles = plan.roles()
-    if len(roles) == 1:
-        return roles[0]
-    turn, share = step // plan.swap_every, share_above(plan.boundary, plan.shift)
-    # Whole turns of the high expert up to here; the offset lets it begin and keeps short runs near the share.
-    first, after = (math.floor(n * share + 1 - share / 2) for n in (turn, turn + 1))
-    return "high_noise" if after > first else "low_noise"
-
-
-def expert_steps(plan: TrainingPlan) -> dict[Role, int]:
-    """Optimizer steps that each expert gets."""
-    return steps_before(plan, plan.steps)
-
-
-def steps_before(plan: TrainingPlan, step: int) -> dict[Role, int]:
-    """How many of the first `step` steps each expert took: as counted from `role_at`, by whole turns."""
-    roles = plan.roles()
-    if len(roles) == 1:
-        return {roles[0]: step}
-    turns, rest = divmod(step, plan.swap_every)
-    share = share_above(plan.boundary, plan.shift)
-    started, ended = (math.floor(n * share + 1 - share / 2) for n in (0, turns))
-    # A share that rounding took below 0 is none.
-    high = max(0, ended - started) * plan.swap_every
-    if rest and role_at(plan, step - 1) == "high_noise":
-        high += rest
-    return {"high_noise": high, "low_noise": step - high}
 
 
 def generator_for(seed: int, *words: object) -> torch.Generator:
@@ -208,5 +175,9 @@ def _sigma(plan: TrainingPlan, role: Role, position: int) -> torch.Tensor:
     group, within = divmod(position, STRATA)
     generator = generator_for(plan.seed, role, "sigma", group)
     return draw_sigmas(
-        sigma_range(role, plan.boundary), STRATA, shift=plan.shift, generator=generator
+        sigma_range(role, plan.boundary),
+        STRATA,
+        shift=plan.shift,
+        generator=generator,
+        **asdict(plan.timesteps),
     )[within]

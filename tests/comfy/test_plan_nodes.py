@@ -11,7 +11,8 @@ import torch
 from tandem_wan.dev import training_rig as rig
 from tandem_wan.training.data.dataset import Clip, Dataset
 from tandem_wan.training.plans.budget import make_plan
-from tandem_wan.training.plans.plan import TrainingPlan, plan_json
+from tandem_wan.training.plans.plan import TrainingPlan
+from tandem_wan.training.plans.reading import plan_json
 from tandem_wan.wan.errors import UserError
 from tandem_wan.wan.shapes import ClipSize
 from torch.nn.attention import SDPBackend, sdpa_kernel

@@ -33,7 +33,7 @@ def share_of(picture: np.ndarray, colour: str) -> float:
 @pytest.mark.parametrize(("steps", "swap"), [(160, 8), (157, 10), (2200, 10), (7, 1)])
 def test_the_stretches_are_the_steps_at_which_the_loop_takes_an_expert(steps, swap):
     from tandem_wan.nodes.plan_plot import turns_of
-    from tandem_wan.training.schedule import role_at
+    from tandem_wan.training.expert_turns import role_at
 
     plan = plan_of(steps=steps, swap_every=swap)
     taken = {role: set() for role in plan.roles()}

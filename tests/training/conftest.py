@@ -21,12 +21,8 @@ from hypothesis import settings
 from tandem_wan.training.events import CheckpointSaved
 from tandem_wan.training.job import Identity, Job, open_job
 from tandem_wan.training.loop import ExpertTrainer, build_trainers, train
-from tandem_wan.training.plans.plan import (
-    LoraSettings,
-    OptimizerSettings,
-    RateSettings,
-    TrainingPlan,
-)
+from tandem_wan.training.plans.plan import TrainingPlan
+from tandem_wan.training.plans.settings import ExpertSettings, LoraSettings, OptimizerSettings
 from tandem_wan.training.runner import Run, Runner
 from tandem_wan.training.samples import EncodedClip
 from tandem_wan.training.states import TRANSITIONS
@@ -298,7 +294,7 @@ def toy_clips(count: int = 5, *, with_picture: bool = True) -> list[EncodedClip]
 def toy_plan(optimizer: str = "adamw", **changes: Any) -> TrainingPlan:
     """Two experts in short turns; `rate`, `rank`, `dropout` and `clip` go to their places."""
     rate = changes.pop("rate", 1e-2)
-    rates = RateSettings(rate=rate, bump=rate / 20, minimum=rate / 10, maximum=rate * 3)
+    rates = ExpertSettings(rate=rate, bump=rate / 20, minimum=rate / 10, maximum=rate * 3)
     lora = LoraSettings(rank=changes.pop("rank", 4), alpha=4.0, dropout=changes.pop("dropout", 0.0))
     settings = OptimizerSettings(name=optimizer, weight_decay=1e-3, clip=changes.pop("clip", 1.0))
     values = {

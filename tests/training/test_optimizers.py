@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tandem_wan.training.optimizers.automagic import Automagic
 from tandem_wan.training.optimizers.build import build_optimizer, mean_rate, norm_limit, set_rate
 from tandem_wan.training.optimizers.names import AVAILABLE
-from tandem_wan.training.plans.plan import OptimizerSettings, RateSettings
+from tandem_wan.training.plans.settings import ExpertSettings, OptimizerSettings
 
 
 def parameter(*shape: int, seed: int = 0) -> torch.nn.Parameter:
@@ -180,7 +180,7 @@ def test_a_weight_without_gradient_stays_and_one_with_a_zero_gradient_stays_fini
 @pytest.mark.parametrize("name", ["adamw", "automagic"])
 def test_a_run_goes_on_bit_equal_from_its_state_dict(name):
     settings = OptimizerSettings(name=name, weight_decay=0.01)
-    rates = RateSettings(rate=1e-3, bump=1e-4, minimum=1e-4, maximum=1e-2)
+    rates = ExpertSettings(rate=1e-3, bump=1e-4, minimum=1e-4, maximum=1e-2)
     gradients = random_gradients(40, (5, 3))
     whole = parameter(5, 3)
     optimizer = build_optimizer([whole], settings, rates)
@@ -204,7 +204,7 @@ ADAMWS = ("adamw", "adamw 8-bit", "adamw kahan", "adamw 8-bit kahan")
 def test_every_adamw_follows_the_textbook_on_small_float32_weights(name):
     settings = OptimizerSettings(name=name, beta2=0.99, weight_decay=0.1)
     weight = parameter(3, 4)
-    optimizer = build_optimizer([weight], settings, RateSettings(rate=1e-2))
+    optimizer = build_optimizer([weight], settings, ExpertSettings(rate=1e-2))
     # Loshchilov and Hutter 2019, algorithm 2.
     w = weight.detach().double().clone()
     first, second = torch.zeros_like(w), torch.zeros_like(w)
@@ -220,24 +220,26 @@ def test_every_adamw_follows_the_textbook_on_small_float32_weights(name):
 
 def test_every_available_optimizer_can_be_built():
     for name in AVAILABLE:
-        built = build_optimizer([parameter(2, 2)], OptimizerSettings(name=name), RateSettings())
+        built = build_optimizer([parameter(2, 2)], OptimizerSettings(name=name), ExpertSettings())
         assert isinstance(built, Automagic) == (name == "automagic")
 
 
 @pytest.mark.parametrize("name", ["adamw", "automagic"])
 def test_an_experts_own_beta2_and_clip_go_before_the_optimizers(name):
     settings = OptimizerSettings(name=name, beta2=0.9, clip=0.7)
-    built = build_optimizer([parameter(2, 2)], settings, RateSettings(beta2=0.5, clip=0.3))
+    built = build_optimizer([parameter(2, 2)], settings, ExpertSettings(beta2=0.5, clip=0.3))
     group = built.param_groups[0]
     assert group.get("beta2", group.get("betas", (0, 0))[1]) == 0.5
-    limit = norm_limit(built, settings, RateSettings(clip=0.3))
+    limit = norm_limit(built, settings, ExpertSettings(clip=0.3))
     assert limit == (math.inf if name == "automagic" else 0.3)
     assert group.get("clip", 0.3) == 0.3
-    assert norm_limit(built, settings, RateSettings()) == (math.inf if name == "automagic" else 0.7)
+    assert norm_limit(built, settings, ExpertSettings()) == (
+        math.inf if name == "automagic" else 0.7
+    )
 
 
 def test_a_schedule_sets_the_rate_of_each_step_and_leaves_automagic_alone():
-    rates = RateSettings(rate=1e-2, schedule="linear", warmup=1)
+    rates = ExpertSettings(rate=1e-2, schedule="linear", warmup=1)
     weight = parameter(2, 2)
     optimizer = build_optimizer([weight], OptimizerSettings(), rates)
     seen = []
@@ -253,7 +255,7 @@ def test_a_schedule_sets_the_rate_of_each_step_and_leaves_automagic_alone():
 
 def test_the_settings_of_a_plan_reach_automagic():
     settings = OptimizerSettings(name="automagic", beta2=0.9, weight_decay=0.2, clip=0.7)
-    rates = RateSettings(rate=1e-4, bump=2e-5, minimum=3e-5, maximum=4e-4)
+    rates = ExpertSettings(rate=1e-4, bump=2e-5, minimum=3e-5, maximum=4e-4)
     group = build_optimizer([parameter(2, 2)], settings, rates).param_groups[0]
     assert {key: group[key] for key in group if key != "params"} == {
         "rate": 1e-4,
@@ -267,7 +269,7 @@ def test_the_settings_of_a_plan_reach_automagic():
 
 
 def test_a_zero_is_a_number_and_not_a_missing_setting():
-    rates = RateSettings(rate=1e-4, bump=0.0, minimum=0.0, maximum=1e-3)
+    rates = ExpertSettings(rate=1e-4, bump=0.0, minimum=0.0, maximum=1e-3)
     settings = OptimizerSettings(name="automagic")
     group = build_optimizer([parameter(2, 2)], settings, rates).param_groups[0]
     assert (group["bump"], group["minimum"]) == (0.0, 0.0)

@@ -7,14 +7,15 @@ from tandem_wan.training.optimizers import library
 from tandem_wan.training.optimizers.build import build_optimizer, mean_rate, require_optimizer
 from tandem_wan.training.optimizers.memory import packed, restore
 from tandem_wan.training.plans.limits import plan_findings, require_allowed
-from tandem_wan.training.plans.plan import OptimizerSettings, RateSettings, TrainingPlan
+from tandem_wan.training.plans.plan import TrainingPlan
+from tandem_wan.training.plans.settings import ExpertSettings, OptimizerSettings
 from tandem_wan.wan.errors import UserError
 
 COUNTS = Counts(16, 16.0, 0.0)
 
 
 def plan(name: str, rate: float = 1e-4) -> TrainingPlan:
-    rates = RateSettings(rate=rate)
+    rates = ExpertSettings(rate=rate)
     return TrainingPlan(optimizer=OptimizerSettings(name=name), high=rates, low=rates)
 
 
@@ -26,7 +27,7 @@ def descend(optimizer, w, goal, steps) -> None:
 
 def test_prodigy_finds_a_rate_that_leads_to_the_goal_from_far_too_small_a_guess():
     goal, w = torch.full((4, 8), 0.5), torch.nn.Parameter(torch.zeros(4, 8))
-    optimizer = build_optimizer([w], OptimizerSettings(name="prodigy"), RateSettings(rate=1.0))
+    optimizer = build_optimizer([w], OptimizerSettings(name="prodigy"), ExpertSettings(rate=1.0))
     first = mean_rate(optimizer)
     descend(optimizer, w, goal, 300)
     assert first == 1e-6
@@ -106,9 +107,9 @@ def test_without_the_library_the_message_says_what_to_install(monkeypatch, name)
 def test_the_librarys_own_defaults_hold_but_for_rate_decay_and_an_experts_beta2():
     w = torch.nn.Parameter(torch.zeros(2, 2))
     settings = OptimizerSettings(name="library:Lion", weight_decay=0.3, beta2=0.5)
-    group = build_optimizer([w], settings, RateSettings(rate=2e-4)).param_groups[0]
+    group = build_optimizer([w], settings, ExpertSettings(rate=2e-4)).param_groups[0]
     assert (group["lr"], group["weight_decay"], group["betas"]) == (2e-4, 0.3, (0.9, 0.99))
-    group = build_optimizer([w], settings, RateSettings(beta2=0.95)).param_groups[0]
+    group = build_optimizer([w], settings, ExpertSettings(beta2=0.95)).param_groups[0]
     assert group["betas"] == (0.9, 0.95)
 
 

@@ -10,11 +10,11 @@ from tandem_wan.training.checkpoints import STATE_FILE, CheckpointStore
 from tandem_wan.training.loop import train
 from tandem_wan.training.optimizers.averages import WeightAverage
 from tandem_wan.training.optimizers.kahan import REMAINDER
-from tandem_wan.training.plans.plan import RateSettings
+from tandem_wan.training.plans.settings import ExpertSettings
 from tandem_wan.wan.lora.files import adapter_tensors, read_metadata, read_tensors, tandem_metadata
 
 METADATA = {"name": "mermaid", "pair_id": "0123"}
-COSINE = RateSettings(rate=1e-2, schedule="cosine with restarts", warmup=2, cycles=2)
+COSINE = ExpertSettings(rate=1e-2, schedule="cosine with restarts", warmup=2, cycles=2)
 ALL = [
     ("adamw", "float32"),
     ("adamw 8-bit", "float32"),

@@ -10,12 +10,8 @@ from tandem_wan.training.optimizers.build import build_optimizer, optimizer_note
 from tandem_wan.training.optimizers.kahan import exact_value
 from tandem_wan.training.plans.estimate import remembered_bytes
 from tandem_wan.training.plans.limits import plan_findings
-from tandem_wan.training.plans.plan import (
-    LoraSettings,
-    OptimizerSettings,
-    RateSettings,
-    TrainingPlan,
-)
+from tandem_wan.training.plans.plan import TrainingPlan
+from tandem_wan.training.plans.settings import ExpertSettings, LoraSettings, OptimizerSettings
 from tandem_wan.wan.errors import UserError
 
 SHAPE = (64, 128)
@@ -37,7 +33,7 @@ def gradients(count, shape=SHAPE):
 
 def built(name, w, rate=1e-3, decay=0.01):
     return build_optimizer(
-        [w], OptimizerSettings(name=name, weight_decay=decay), RateSettings(rate=rate)
+        [w], OptimizerSettings(name=name, weight_decay=decay), ExpertSettings(rate=rate)
     )
 
 
@@ -193,8 +189,8 @@ def plan(name="adamw", dtype="float32", **rates):
     return TrainingPlan(
         optimizer=OptimizerSettings(name=name),
         lora=LoraSettings(dtype=dtype),
-        high=RateSettings(**rates),
-        low=RateSettings(**rates),
+        high=ExpertSettings(**rates),
+        low=ExpertSettings(**rates),
     )
 
 

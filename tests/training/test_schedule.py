@@ -8,16 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tandem_wan.training.expert_turns import expert_steps, role_at, steps_before
 from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.schedule import (
     STRATA,
     BatchOrder,
     batch_indices,
-    expert_steps,
     generator_for,
-    role_at,
     sigmas_at,
-    steps_before,
     without_caption,
 )
 from tandem_wan.wan.errors import UserError

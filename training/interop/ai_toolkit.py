@@ -14,7 +14,8 @@ import yaml
 from ...wan.errors import UserError
 from ...wan.families import A14B, BOUNDARIES, SINGLE
 from ..data.dataset import Counts, DatasetSettings
-from ..plans.plan import RateSettings, TrainingPlan
+from ..plans.plan import TrainingPlan
+from ..plans.settings import ExpertSettings
 from .ai_toolkit_data import read_data, write_data
 from .documents import AI_TOOLKIT, Document
 from .draft import Draft, Values
@@ -133,7 +134,7 @@ def _network(plan: TrainingPlan) -> dict[str, Any]:
     return network
 
 
-def _rates(plan: TrainingPlan) -> RateSettings:
+def _rates(plan: TrainingPlan) -> ExpertSettings:
     return min((plan.rates(role) for role in plan.roles()), key=lambda rates: rates.rate)
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from ...wan.errors import UserError
 from ..data.dataset import DatasetSettings
-from ..plans.plan import TrainingPlan, plan_json, read_plan
+from ..plans.plan import TrainingPlan
+from ..plans.reading import plan_json, read_plan
 from .draft import Draft, Values
 from .keys import MOST_REPEATS
 from .tables import bounded

@@ -10,8 +10,8 @@ from typing import Any
 
 from ...wan.families import Role
 from ..data.dataset import Counts, DatasetSettings
+from ..expert_turns import expert_steps
 from ..plans.plan import TrainingPlan
-from ..schedule import expert_steps
 from .diffusion_pipe_data import CLIP_MODES, read_data, write_data
 from .documents import DATA, DIFFUSION_PIPE, Document
 from .draft import Draft, RunDraft, Values, default_boundary, given_counts, merge_runs

@@ -10,8 +10,8 @@ from typing import Any
 from ...wan.errors import UserError
 from ...wan.families import A14B, BOUNDARIES, SINGLE, Role
 from ..data.dataset import Counts
+from ..plans.checks import LONGEST_RUN
 from ..plans.limits import OPTIMUM_EPOCHS
-from ..plans.plan import LONGEST_RUN
 from .documents import Document
 
 Values = dict[str, Any]

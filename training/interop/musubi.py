@@ -11,8 +11,8 @@ from typing import Any
 
 from ...wan.families import A14B, SINGLE, Role
 from ..data.dataset import Counts, DatasetSettings
+from ..expert_turns import expert_steps
 from ..plans.plan import TrainingPlan
-from ..schedule import expert_steps
 from .documents import DATA, MUSUBI, Document
 from .draft import Draft, RunDraft, Values, default_boundary, given_counts, merge_runs
 from .keys import Keys, Reasons, sort_left

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..data.dataset import Counts, DatasetSettings
+from ..expert_turns import expert_steps
 from ..plans.limits import findings_text, plan_findings
 from ..plans.material import at_samples, number_of
-from ..schedule import expert_steps
 from .plans import Import
 
 MANY = 40

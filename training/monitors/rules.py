@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..plans.plan import STOPPABLE, TrainingPlan
+from ..plans.plan import TrainingPlan
 from ..plans.presets import EFFECT, MOTION
+from ..plans.settings import STOPPABLE
 
 Level = Literal["log", "warn", "stop"]
 """log: a note. warn: a warning. stop: a warning, and the run ends as if it had been stopped by hand."""

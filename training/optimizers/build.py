@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from ..plans.plan import OptimizerSettings, RateSettings, TrainingPlan
+from ..plans.plan import TrainingPlan
+from ..plans.settings import ExpertSettings, OptimizerSettings
 from . import library, low_bit
 from .adamw import CompactAdamW
 from .automagic import Automagic
@@ -36,7 +37,7 @@ def require_optimizer(name: str, *, load: bool = False) -> None:
 
 
 def build_optimizer(
-    parameters: Iterable[nn.Parameter], settings: OptimizerSettings, rates: RateSettings
+    parameters: Iterable[nn.Parameter], settings: OptimizerSettings, rates: ExpertSettings
 ) -> torch.optim.Optimizer:
     """The optimizer of one expert."""
     weights = list(parameters)
@@ -69,7 +70,9 @@ def build_optimizer(
     )
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rates: RateSettings, step: int, steps: int) -> None:
+def set_rate(
+    optimizer: torch.optim.Optimizer, rates: ExpertSettings, step: int, steps: int
+) -> None:
     """The rate of an expert's own step (from 0) of `steps`, by its schedule. Automagic moves its rates itself."""
     if isinstance(optimizer, Automagic):
         return
@@ -88,7 +91,7 @@ def mean_rate(optimizer: torch.optim.Optimizer) -> float:
 
 
 def norm_limit(
-    optimizer: torch.optim.Optimizer, settings: OptimizerSettings, rates: RateSettings
+    optimizer: torch.optim.Optimizer, settings: OptimizerSettings, rates: ExpertSettings
 ) -> float:
     """Largest gradient norm. Automagic clips its own update instead."""
     if isinstance(optimizer, Automagic):
@@ -121,7 +124,7 @@ def optimizer_notes(plan: TrainingPlan) -> tuple[str, ...]:
 
 
 def _automagic(
-    weights: list[nn.Parameter], settings: OptimizerSettings, rates: RateSettings, beta2: float
+    weights: list[nn.Parameter], settings: OptimizerSettings, rates: ExpertSettings, beta2: float
 ) -> Automagic:
     return Automagic(
         weights,

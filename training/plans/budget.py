@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ...wan.errors import UserError
 from ...wan.families import AUTO, BOUNDARIES, Role
 from ..data.dataset import Counts, Dataset
-from ..schedule import expert_steps
+from ..expert_turns import expert_steps
 from .plan import TrainingPlan
 from .presets import IMAGE_STYLE, PRESETS, Preset
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from ...wan.errors import UserError
 from ..data.dataset import Counts
 from .budget import require_one_length, steps_for_epochs
-from .plan import PARTS, TrainingPlan, plan_json, read_plan
+from .plan import PARTS, TrainingPlan
+from .reading import plan_json, read_plan
 
 Values = dict[str, Any]
 _NOT_TO_CHANGE = ("version", "notes")

@@ -10,7 +10,8 @@ from filelock import FileLock
 
 from ...wan.errors import UserError
 from ...wan.lora.recipe_store import checked_name
-from .plan import TrainingPlan, plan_json, read_plan
+from .plan import TrainingPlan
+from .reading import plan_json, read_plan
 
 LOCK = ".lock"
 WHAT = "The plan's name"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .plan import LoraSettings, OptimizerSettings, RateSettings
+from .settings import ExpertSettings, LoraSettings, OptimizerSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
     """A recipe. The budget is either `steps`, or `epochs` (each shows every clip once, over both experts)."""
 
-    high: RateSettings
-    low: RateSettings
+    high: ExpertSettings
+    low: ExpertSettings
     optimizer: OptimizerSettings
     lora: LoraSettings = field(default_factory=LoraSettings)
     steps: int | None = None
@@ -24,8 +24,8 @@ class Preset:
     evidence: str
 
 
-def _bumping(minimum: float, maximum: float) -> RateSettings:
-    return RateSettings(rate=minimum, bump=minimum, minimum=minimum, maximum=maximum)
+def _bumping(minimum: float, maximum: float) -> ExpertSettings:
+    return ExpertSettings(rate=minimum, bump=minimum, minimum=minimum, maximum=maximum)
 
 
 MOTION = ("motion 4x", "motion 3x")
@@ -59,8 +59,8 @@ PRESETS: dict[str, Preset] = {
         evidence=f"The careful form of motion 4x. {_MOTION_EVIDENCE}",
     ),
     "character": Preset(
-        high=RateSettings(rate=5e-5),
-        low=RateSettings(rate=1e-4),
+        high=ExpertSettings(rate=5e-5),
+        low=ExpertSettings(rate=1e-4),
         optimizer=_ADAMW,
         steps=800,
         save_every=100,
@@ -68,8 +68,8 @@ PRESETS: dict[str, Preset] = {
         "Evidence: one group's runs, not replicated; the rates are our choice.",
     ),
     "image style": Preset(
-        high=RateSettings(rate=1e-4, schedule="cosine with restarts"),
-        low=RateSettings(rate=1e-4, schedule="cosine with restarts"),
+        high=ExpertSettings(rate=1e-4, schedule="cosine with restarts"),
+        low=ExpertSettings(rate=1e-4, schedule="cosine with restarts"),
         optimizer=_ADAMW_8BIT,
         lora=LoraSettings(rank=16, alpha=16.0),
         batch=2,
@@ -77,8 +77,8 @@ PRESETS: dict[str, Preset] = {
         "rank 32 or a rate of 4e-4. Three falls of the rate are our choice. Evidence: a practitioners' rule.",
     ),
     "video effect": Preset(
-        high=RateSettings(rate=3e-5),
-        low=RateSettings(rate=3e-5),
+        high=ExpertSettings(rate=3e-5),
+        low=ExpertSettings(rate=3e-5),
         optimizer=OptimizerSettings(name="adamw 8-bit kahan"),
         # Kahan summation has something to do in 16 bits only.
         lora=LoraSettings(dtype="bfloat16"),
@@ -89,8 +89,8 @@ PRESETS: dict[str, Preset] = {
         "Evidence: one published run of 20 clips and 18 epochs, on a single model (Wan 2.1).",
     ),
     "general video": Preset(
-        high=RateSettings(rate=1e-4),
-        low=RateSettings(rate=1e-4),
+        high=ExpertSettings(rate=1e-4),
+        low=ExpertSettings(rate=1e-4),
         optimizer=_ADAMW_8BIT,
         lora=LoraSettings(rank=64, alpha=32.0),
         steps=3000,
@@ -100,8 +100,8 @@ PRESETS: dict[str, Preset] = {
         "ranges, which spread by a factor of ten.",
     ),
     "length extension": Preset(
-        high=RateSettings(rate=1e-4),
-        low=RateSettings(rate=1e-4),
+        high=ExpertSettings(rate=1e-4),
+        low=ExpertSettings(rate=1e-4),
         optimizer=_ADAMW,
         lora=LoraSettings(
             rank=64,

@@ -15,7 +15,7 @@ from tandem_wan.training.interop.documents import AI_TOOLKIT, DIFFUSION_PIPE, LO
 from tandem_wan.training.interop.names import their_optimizer
 from tandem_wan.training.interop.plans import import_plan
 from tandem_wan.training.interop.report import import_report
-from tandem_wan.training.plans.plan import RateSettings
+from tandem_wan.training.plans.settings import ExpertSettings
 from tandem_wan.wan.errors import UserError
 
 LONG_RUN = """
@@ -122,7 +122,7 @@ def test_repeats_and_sizes_multiply_an_epoch():
 def test_1720_steps_of_43_images_at_10_repeats_are_40_steps_per_image():
     found = import_plan([IMAGES], clips=43)
     assert (found.plan.steps, found.plan.preset) == (1720, "image style")
-    assert found.plan.high == RateSettings(rate=1e-4)
+    assert found.plan.high == ExpertSettings(rate=1e-4)
     report = import_report(found, found.counts(43))
     assert "1,720 steps are 40 per image whatever the repeats are" in report
     assert "refused" not in report and "Warning" not in report

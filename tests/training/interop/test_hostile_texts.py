@@ -14,7 +14,8 @@ from tandem_wan.training.interop import documents, tables
 from tandem_wan.training.interop.documents import LONGEST
 from tandem_wan.training.interop.plans import import_plan
 from tandem_wan.training.interop.report import import_report
-from tandem_wan.training.plans.plan import LONGEST_RUN, TrainingPlan
+from tandem_wan.training.plans.checks import LONGEST_RUN
+from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.wan.errors import UserError
 
 MOST_S = 3.0

@@ -14,7 +14,8 @@ from tandem_wan.training.data.dataset import DatasetSettings
 from tandem_wan.training.interop.documents import read_documents
 from tandem_wan.training.interop.musubi import LOGISTIC
 from tandem_wan.training.interop.plans import export_plan
-from tandem_wan.training.plans.plan import LoraSettings, OptimizerSettings, TrainingPlan
+from tandem_wan.training.plans.plan import TrainingPlan
+from tandem_wan.training.plans.settings import LoraSettings, OptimizerSettings
 
 LISTS = Path(__file__).parents[2] / "data" / "peer_keys"
 plans = st.builds(

@@ -13,12 +13,9 @@ from tandem_wan.dev.plan_strategies import plans
 from tandem_wan.training.data.dataset import CLIP_MODES, FITS, MEDIA, Counts, DatasetSettings
 from tandem_wan.training.interop.documents import TRAINERS
 from tandem_wan.training.interop.plans import export_plan, import_plan
-from tandem_wan.training.plans.plan import (
-    LoraSettings,
-    RateSettings,
-    TrainingPlan,
-)
+from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.plans.presets import PRESETS
+from tandem_wan.training.plans.settings import ExpertSettings, LoraSettings
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
 parts = st.builds(
@@ -94,7 +91,7 @@ def test_without_a_dataset_a_placeholder_stands_which_is_no_folder(trainer):
 EDITS = {
     "diffusion-pipe": [
         (r"max_steps = \d+", "max_steps = 500", "steps", 1000),
-        (r"lr = \S+", "lr = 0.0007", "high", RateSettings(rate=0.0007)),
+        (r"lr = \S+", "lr = 0.0007", "high", ExpertSettings(rate=0.0007)),
         (r"rank = \d+", "rank = 8", "lora", LoraSettings(rank=8, alpha=8.0)),
         (r"shift = \S+", "shift = 3.0", "shift", 3.0),
         (r"(min_t|max_t) = 0\.9\b", r"\1 = 0.875", "boundary", 0.875),
@@ -104,7 +101,7 @@ EDITS = {
     ],
     "ai-toolkit": [
         (r"\bsteps: \d+", "steps: 1000", "steps", 1000),
-        (r"\blr: \S+", "lr: 7e-4", "low", RateSettings(rate=0.0007)),
+        (r"\blr: \S+", "lr: 7e-4", "low", ExpertSettings(rate=0.0007)),
         (r"linear: \d+", "linear: 8", "lora", LoraSettings(rank=8, alpha=8.0)),
         (r"timestep_type: \S+", "timestep_type: linear", "shift", 1.0),
         (r"switch_boundary_every: \d+", "switch_boundary_every: 8", "swap_every", 4),
@@ -114,7 +111,7 @@ EDITS = {
     ],
     "musubi-tuner": [
         (r"--max_train_steps \d+", "--max_train_steps 500", "steps", 1000),
-        (r"--learning_rate \S+", "--learning_rate 7e-4", "high", RateSettings(rate=0.0007)),
+        (r"--learning_rate \S+", "--learning_rate 7e-4", "high", ExpertSettings(rate=0.0007)),
         (r"--network_dim \d+", "--network_dim 8", "lora", LoraSettings(rank=8, alpha=48.0)),
         (r"--discrete_flow_shift \S+", "--discrete_flow_shift=3", "shift", 3.0),
         (r"(--m\w+_timestep) 900", r"\1 875", "boundary", 0.875),

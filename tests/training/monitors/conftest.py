@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 from tandem_wan.training.events import StepDone
+from tandem_wan.training.expert_turns import role_at
 from tandem_wan.training.monitors.monitor import Monitor
 from tandem_wan.training.plans.plan import TrainingPlan
-from tandem_wan.training.schedule import role_at
 from tandem_wan.training.turns import RunStopped, Turns
 
 Curve = Callable[[int], float]

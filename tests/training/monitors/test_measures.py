@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tandem_wan.training.events import HeldOut, StepDone
+from tandem_wan.training.expert_turns import role_at
 from tandem_wan.training.monitors.curves import curves_of, measured
 from tandem_wan.training.monitors.measures import Record
-from tandem_wan.training.schedule import role_at
 
 
 def done(step, role="high_noise", loss=0.1, rate=1e-4, weight=0.01, steps=1000):

@@ -7,7 +7,8 @@ from tandem_wan.training.data.dataset import Counts
 from tandem_wan.training.plans.changes import edited_plan
 from tandem_wan.training.plans.compare import compare_plans
 from tandem_wan.training.plans.limits import plan_findings, require_allowed
-from tandem_wan.training.plans.plan import TrainingPlan, plan_json, read_plan
+from tandem_wan.training.plans.plan import TrainingPlan
+from tandem_wan.training.plans.reading import plan_json, read_plan
 from tandem_wan.training.plans.reasons import reason_for
 from tandem_wan.wan.errors import UserError
 

@@ -4,7 +4,8 @@ import pytest
 from tandem_wan.training.events import Finding, HeldOut
 from tandem_wan.training.monitors.monitor import Monitor, monitor_of
 from tandem_wan.training.monitors.rules import RULES, Condition, rules_for
-from tandem_wan.training.plans.plan import STOPPABLE, TrainingPlan
+from tandem_wan.training.plans.plan import TrainingPlan
+from tandem_wan.training.plans.settings import STOPPABLE
 from tandem_wan.wan.errors import UserError
 
 

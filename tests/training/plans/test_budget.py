@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tandem_wan.training.data.dataset import Clip, Counts, Dataset
+from tandem_wan.training.expert_turns import role_at
 from tandem_wan.training.plans.budget import (
     epochs_of,
     expert_budgets,
@@ -22,7 +23,7 @@ from tandem_wan.training.plans.budget import (
 from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.plans.presets import PRESETS
 from tandem_wan.training.plans.summary import full_summary, plan_summary
-from tandem_wan.training.schedule import BatchOrder, role_at
+from tandem_wan.training.schedule import BatchOrder
 from tandem_wan.wan.errors import UserError
 from tandem_wan.wan.shapes import ClipSize
 

@@ -30,8 +30,9 @@ from tandem_wan.training.plans.estimate_report import (
     way_to_fit,
 )
 from tandem_wan.training.plans.network_sizes import WAN_14B, WAN_14B_FP8, wan_size
-from tandem_wan.training.plans.plan import LoraSettings, TrainingPlan
+from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.plans.presets import PRESETS
+from tandem_wan.training.plans.settings import LoraSettings
 from tandem_wan.wan.lora.adapters import new_adapters
 from tandem_wan.wan.lora.files import adapter_tensors
 from tandem_wan.wan.miniature.layouts import TransformerSize

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from tandem_wan.dev.plan_strategies import plans
 from tandem_wan.training.data.dataset import Counts
-from tandem_wan.training.plans import plan as plans_module
+from tandem_wan.training.plans import reading as plans_module
 from tandem_wan.training.plans.changes import (
     differing_values,
     edited_plan,
@@ -17,14 +17,10 @@ from tandem_wan.training.plans.changes import (
     rank_changes,
     rate_changes,
 )
-from tandem_wan.training.plans.plan import (
-    LoraSettings,
-    RateSettings,
-    TrainingPlan,
-    plan_json,
-    read_plan,
-)
+from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.plans.presets import PRESETS
+from tandem_wan.training.plans.reading import plan_json, read_plan
+from tandem_wan.training.plans.settings import ExpertSettings, LoraSettings
 from tandem_wan.wan.errors import UserError
 
 
@@ -220,7 +216,7 @@ def test_missing_keys_have_their_defaults():
 
 def test_differences_name_what_differs_and_nothing_else():
     plan = TrainingPlan()
-    other = replace(plan, steps=200, high=RateSettings(rate=3e-4))
+    other = replace(plan, steps=200, high=ExpertSettings(rate=3e-4))
     assert plan_differences(plan, plan) == []
     found = plan_differences(plan, other)
     assert found[0] == "steps: 160 now, 200 before"
@@ -245,7 +241,7 @@ def test_the_plan_says_which_experts_it_trains(family, train, roles):
 
 
 def test_each_expert_has_its_own_rates_and_a_single_model_those_that_lead():
-    fast, slow = RateSettings(rate=2e-4), RateSettings(rate=1e-5)
+    fast, slow = ExpertSettings(rate=2e-4), ExpertSettings(rate=1e-5)
     motion, character = TrainingPlan(high=fast, low=slow), TrainingPlan(high=slow, low=fast)
     assert motion.rates("high_noise") == fast
     assert motion.rates("low_noise") == slow
@@ -303,9 +299,9 @@ def test_a_new_rate_of_automagic_moves_what_was_equal_to_it():
     preset = PRESETS["motion 4x"]
     plan = TrainingPlan(high=preset.high, low=preset.low, optimizer=preset.optimizer)
     high = edited_plan(plan, rate_changes(plan, "high", 3e-5)).high
-    assert high == RateSettings(rate=3e-5, bump=3e-5, minimum=3e-5, maximum=5e-4)
+    assert high == ExpertSettings(rate=3e-5, bump=3e-5, minimum=3e-5, maximum=5e-4)
     low = edited_plan(plan, rate_changes(plan, "low", 2e-4)).low
-    assert low == RateSettings(rate=2e-4, bump=2e-4, minimum=2e-4, maximum=2e-4)
+    assert low == ExpertSettings(rate=2e-4, bump=2e-4, minimum=2e-4, maximum=2e-4)
     assert rate_changes(TrainingPlan(), "low", 2e-4) == {"low.rate": 2e-4}
 
 

@@ -11,7 +11,8 @@ from tandem_wan.training.data.dataset import Counts
 from tandem_wan.training.plans.budget import plan_for
 from tandem_wan.training.plans.compare import compare_plans
 from tandem_wan.training.plans.files import load_plan, plan_names, plan_path, save_plan
-from tandem_wan.training.plans.plan import TrainingPlan, plan_json
+from tandem_wan.training.plans.plan import TrainingPlan
+from tandem_wan.training.plans.reading import plan_json
 from tandem_wan.wan.errors import UserError
 
 COUNTS = Counts(16, 16.0, 0.0)

@@ -5,17 +5,17 @@ import re
 import pytest
 from tandem_wan.training.optimizers.build import build_optimizer
 from tandem_wan.training.optimizers.names import AVAILABLE
-from tandem_wan.training.plans.plan import RateSettings
 from tandem_wan.training.plans.presets import PRESET_NAMES, PRESETS
+from tandem_wan.training.plans.settings import ExpertSettings
 from tandem_wan.wan.lora.adapters import new_adapters
 
 
-def bumping(least: float, most: float) -> RateSettings:
-    return RateSettings(rate=least, bump=least, minimum=least, maximum=most)
+def bumping(least: float, most: float) -> ExpertSettings:
+    return ExpertSettings(rate=least, bump=least, minimum=least, maximum=most)
 
 
-def rate(value: float, schedule: str = "constant") -> RateSettings:
-    return RateSettings(rate=value, schedule=schedule)
+def rate(value: float, schedule: str = "constant") -> ExpertSettings:
+    return ExpertSettings(rate=value, schedule=schedule)
 
 
 FALLING = rate(1e-4, "cosine with restarts")

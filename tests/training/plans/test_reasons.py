@@ -6,7 +6,7 @@ import pytest
 from tandem_wan.training.data.dataset import Counts
 from tandem_wan.training.plans.budget import plan_for
 from tandem_wan.training.plans.changes import edited_plan, plan_values, rank_changes
-from tandem_wan.training.plans.plan import RateSettings, TrainingPlan
+from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.plans.presets import PRESETS
 from tandem_wan.training.plans.reasons import (
     BY_HAND,
@@ -19,6 +19,7 @@ from tandem_wan.training.plans.reasons import (
     plan_reasons,
     reason_for,
 )
+from tandem_wan.training.plans.settings import ExpertSettings
 from tandem_wan.training.plans.target_words import OWN, target_words
 from tandem_wan.wan.lora.adapters import DEFAULT_TARGETS
 
@@ -149,5 +150,5 @@ def test_the_boundary_of_a_text_to_video_model_is_not_by_hand():
 
 
 def test_a_plan_without_a_known_preset_has_reasons_too():
-    plan = TrainingPlan(preset="somebody's own", high=RateSettings(rate=1e-3))
+    plan = TrainingPlan(preset="somebody's own", high=ExpertSettings(rate=1e-3))
     assert all(reason.why for reason in plan_reasons(plan, COUNTS))

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from ..wan.families import Role
 from ..wan.lora.adapters import AdapterSet
 from ..wan.lora.files import adapter_tensors
-from .loop import ExpertTrainer
+from .expert_trainer import ExpertTrainer
 from .optimizers.memory import packed, restore
 
 logger = logging.getLogger("tandem.training")
@@ -157,13 +157,14 @@ def _put_in_place(beside: Path, target: Path) -> None:
 def _lora_metadata(
     common: Mapping[str, object], role: Role, step: int, trainer: ExpertTrainer
 ) -> dict[str, str]:
-    lora = trainer.plan.lora
-    entry = {**common, "expert": role, "step": step, "rank": lora.rank, "alpha": lora.alpha}
+    # Of its layers those of the widest: what a program shows that knows one rank a file.
+    widest = max(trainer.adapters.values(), key=lambda adapter: adapter.rank)
+    entry = {**common, "expert": role, "step": step, "rank": widest.rank, "alpha": widest.alpha}
     return {
         "tandem": json.dumps(entry),
         # The words by which other programs show a LoRA.
-        "ss_network_dim": str(lora.rank),
-        "ss_network_alpha": str(lora.alpha),
+        "ss_network_dim": str(widest.rank),
+        "ss_network_alpha": str(widest.alpha),
         "ss_steps": str(step),
         "ss_output_name": str(common.get("name", "")),
         "modelspec.title": str(common.get("name", "")),
@@ -186,6 +187,10 @@ def _resume_tensors(trainers: Mapping[Role, ExpertTrainer]) -> dict[str, torch.T
         if trainer.average:
             for index, average in enumerate(trainer.average.tensors):
                 tensors[f"{role}/average/{index}"] = average
+        if trainer.alphas:
+            signs, phases = trainer.alphas.state()
+            tensors |= {f"{role}/alphas/{name}": tensor for name, tensor in signs.items()}
+            tensors[f"{role}/alpha values"] = _as_bytes(phases)
         memory, values = packed(trainer.optimizer)
         tensors |= {f"{role}/state/{name}": tensor for name, tensor in memory.items()}
         tensors[f"{role}/values"] = _as_bytes(values)
@@ -212,10 +217,16 @@ def _load_tensors(
             {k: t for k, t in tensors.items() if k.startswith(f"{role}/weight/")},
             role,
         )
-        prefix = f"{role}/state/"
-        memory = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+        memory = _below(tensors, f"{role}/state/")
         restore(trainer.optimizer, memory, _from_bytes(tensors.get(f"{role}/values")))
         _load_average(trainer, tensors)
+        if trainer.alphas:
+            phases = _from_bytes(tensors.get(f"{role}/alpha values"))
+            trainer.alphas.restore(_below(tensors, f"{role}/alphas/"), phases)
+
+
+def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
 
 def _load_average(trainer: ExpertTrainer, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -39,6 +39,10 @@ class LoraAdapter(Update):
     def alpha(self) -> float:
         return self._alpha
 
+    @alpha.setter
+    def alpha(self, alpha: float) -> None:
+        self._alpha = float(alpha)
+
     @property
     def scale(self) -> float:
         """What the product is multiplied with: strength * alpha / rank."""
@@ -113,10 +117,28 @@ def new_adapters(
 ) -> AdapterSet:
     """Fresh adapters that change nothing yet: `down` random, `up` zero (Hu et al. 2021, 4.1)."""
     generator = torch.Generator().manual_seed(seed)
-    adapters = {}
-    for name, (inputs, outputs) in layers.items():
-        bound = 1 / math.sqrt(inputs)
-        down = torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator)
-        up = torch.zeros(outputs, rank, dtype=dtype)
-        adapters[name] = LoraAdapter(down.to(dtype), up, alpha, dropout)
-    return AdapterSet(adapters)
+    return AdapterSet(
+        {
+            name: new_adapter(
+                shape, rank=rank, alpha=alpha, generator=generator, dropout=dropout, dtype=dtype
+            )
+            for name, shape in layers.items()
+        }
+    )
+
+
+def new_adapter(
+    shape: tuple[int, int],
+    *,
+    rank: int,
+    alpha: float,
+    generator: torch.Generator,
+    dropout: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+) -> LoraAdapter:
+    """One of them, for a layer of `shape` (inputs, outputs)."""
+    inputs, outputs = shape
+    bound = 1 / math.sqrt(inputs)
+    down = torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator)
+    up = torch.zeros(outputs, rank, dtype=dtype)
+    return LoraAdapter(down.to(dtype), up, alpha, dropout)

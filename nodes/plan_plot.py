@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..training.expert_turns import role_at
+from ..training.expert_turns import role_at, spans
 from ..training.plans.budget import expert_budgets, looks, repeats_per_clip
 from ..training.plans.limits import GOOD_EPOCHS, MOST_EPOCHS, PER_IMAGE
 from ..training.plans.presets import EFFECT, IMAGE_STYLE
@@ -45,24 +45,36 @@ def plan_plot(
 
 
 def turns_of(plan: TrainingPlan, role: Role) -> list[tuple[int, int]]:
-    """(first step, steps) of each stretch in which an expert trains; neighbouring turns are one stretch."""
+    """(first step, steps) of each stretch in which an expert trains; neighbouring turns are one stretch. Turns too many
+    to be told apart are one too."""
+    if len(plan.roles()) == 1:
+        return [(0, plan.steps)]
     stretches: list[tuple[int, int]] = []
-    for begin in range(0, plan.steps, plan.swap_every):
-        if role_at(plan, begin) != role:
+    for span in spans(plan):
+        many = (span.end - span.first) / span.turn > MOST_TURNS
+        if many and span.role is None:
+            stretches.append((span.first, span.end - span.first))
             continue
-        steps = min(plan.swap_every, plan.steps - begin)
-        if stretches and sum(stretches[-1]) == begin:
-            begin, steps = stretches[-1][0], stretches.pop()[1] + steps
-        stretches.append((begin, steps))
-    return stretches
+        turn = span.end - span.first if span.role else span.turn
+        for begin in range(span.first, span.end, turn):
+            if role_at(plan, begin) == role:
+                stretches.append((begin, min(turn, span.end - begin)))
+    return _joined(stretches)
+
+
+def _joined(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for begin, steps in stretches:
+        if joined and sum(joined[-1]) == begin:
+            begin, steps = joined[-1][0], joined.pop()[1] + steps
+        joined.append((begin, steps))
+    return joined
 
 
 def _draw_turns(axes: Axes, plan: TrainingPlan) -> None:
     roles = plan.roles()
-    few = plan.steps / plan.swap_every <= MOST_TURNS
     for lane, role in enumerate(reversed(roles)):
-        stretches = turns_of(plan, role) if few else [(0, plan.steps)]
-        axes.broken_barh(stretches, (lane + 0.1, 0.8), color=COLOURS[role])
+        axes.broken_barh(turns_of(plan, role), (lane + 0.1, 0.8), color=COLOURS[role])
     saved = [*range(plan.save_every, plan.steps, plan.save_every), plan.steps]
     top = len(roles) + 0.25
     axes.plot(

@@ -96,13 +96,14 @@ def require_layers(
             known,
             "Change lora.targets in the plan.",
         )
-    for each in plan.patterns:
-        if _concerns(plan, role, each) and not pick_layers(chosen, [each.pattern]):
+    patterns = [each.pattern for each in plan.patterns if _concerns(plan, role, each)]
+    for pattern in (*patterns, *plan.alpha_phases.targets):
+        if not pick_layers(chosen, [pattern]):
             raise UserError(
-                f"The pattern {each.pattern!r} fits none of the layers that are trained.",
+                f"The pattern {pattern!r} fits none of the layers that are trained.",
                 known,
                 "A pattern is a regular expression for whole names, such as "
-                r"'blocks\.\d+\.ffn\..*'; correct it, or remove it from `patterns`.",
+                r"'blocks\.\d+\.ffn\..*'; correct it, or remove it from the plan.",
             )
     for name, own in chosen.items():
         _require_rank(name, own.rank, layers[name])

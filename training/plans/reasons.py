@@ -126,6 +126,21 @@ _ALL: Grounds = {
     "batch": ("one clip at a time fits most cards", PEOPLE),
     "accumulate": ("every micro-batch makes a step", PEOPLE),
     "swap_every": ("steps of one expert before the other's turn, fewer in short runs", OURS),
+    "order": ("turns keep one expert in memory and both at the same point of the run", OURS),
+    "high_share": ("its part of the noise schedule, by boundary and shift", OURS),
+    "phases": ("only a sequential run uses them; high, low, both is the received order", GROUP),
+    "timesteps.distribution": ("as the sampler's schedule has them", OURS),
+    "timesteps.mean": ("only logit-normal uses it", OURS),
+    "timesteps.std": ("only logit-normal and sigmoid use it", OURS),
+    "loss.weighting": ("every noise level counts as much", OURS),
+    "loss.gamma": ("only clamped snr uses it", OURS),
+    "alpha_phases.alphas": ("alpha stays as it is", OURS),
+    "patterns": ("all layers have the same settings", OURS),
+    "rules": ("the rules of the preset as they are", OURS),
+    "prune.last": ("every checkpoint is kept", OURS),
+    "prune.every": ("every checkpoint is kept", OURS),
+    "swap_blocks": ("all weights on the card are fastest", OURS),
+    "offload_activations": ("what the card can hold stays there", OURS),
     "caption_dropout": (
         "every sample is trained with its caption, as in the recipes",
         OURS,
@@ -176,6 +191,10 @@ _OF_SCHEDULES: dict[str, tuple[str, str]] = {
     "cycles": ("only cosine with restarts uses it", OURS),
     "beta2": ("as the optimizer has it", OURS),
     "clip": ("as the optimizer has it", OURS),
+    "rank": ("as lora has it", OURS),
+    "alpha": ("as lora has it", OURS),
+    "dropout": ("as lora has it", OURS),
+    "targets": ("as lora has it", OURS),
 }
 """Of an expert's rate, unless a preset says more."""
 
@@ -229,6 +248,8 @@ def _grounds(name: str, values: Values, grounds: Grounds) -> tuple[str, str]:
         return grounds.get(f"{part}.rate", ("of the preset's rates", OURS))
     if part in ("high", "low") and inner in _OF_SCHEDULES:
         return _OF_SCHEDULES[inner]
+    if part == "alpha_phases":
+        return "of the received recipe; only alpha in phases uses it", GROUP
     if part == "optimizer":
         return "belongs to the preset's optimizer", grounds.get("optimizer.name", ("", OURS))[1]
     return "chosen for the run", BY_HAND

@@ -10,6 +10,7 @@ from typing import Literal
 from ...wan.errors import UserError
 from ...wan.lora.adapters import DEFAULT_TARGETS
 from ..data.dataset import Counts
+from ..expert_turns import expert_steps
 from ..monitors.held_out import advised_held_out
 from ..optimizers.build import optimizer_notes, require_optimizer
 from ..optimizers.names import rate_is_factor
@@ -64,6 +65,7 @@ def setting_findings(plan: TrainingPlan, counts: Counts) -> Iterator[PlanFinding
     yield from _held_out(plan, counts)
     yield from _batches(plan, counts)
     yield from _shift(plan)
+    yield from _turns(plan)
 
 
 def outside(value: float, span: tuple[float, float]) -> bool:
@@ -73,13 +75,20 @@ def outside(value: float, span: tuple[float, float]) -> bool:
 
 
 def _targets(plan: TrainingPlan) -> Iterator[PlanFinding]:
-    for target in plan.lora.targets:
+    named = [
+        ("lora.targets", plan.lora.targets),
+        ("high.targets", plan.high.targets or ()),
+        ("low.targets", plan.low.targets or ()),
+        ("alpha_phases.targets", plan.alpha_phases.targets),
+        ("patterns", tuple(each.pattern for each in plan.patterns)),
+    ]
+    for name, target in ((name, target) for name, targets in named for target in targets):
         try:
             re.compile(target)
         except re.error as error:
             yield PlanFinding(
                 "refusal",
-                f"lora.targets has {target!r} ({error}). Each is a regular expression for whole layer names.",
+                f"{name} has {target!r} ({error}). Each is a regular expression for whole layer names.",
                 f"Correct it; the usual one is {DEFAULT_TARGETS[0]!r}.",
             )
 
@@ -215,4 +224,20 @@ def _shift(plan: TrainingPlan) -> Iterator[PlanFinding]:
             "warning",
             f"shift is {plan.shift:g}. Wan is sampled at 3 to 12: 5 for image-to-video of 2.2.",
             "Set shift to 5.",
+        )
+
+
+def _turns(plan: TrainingPlan) -> Iterator[PlanFinding]:
+    for role, steps in expert_steps(plan).items():
+        if not steps:
+            yield PlanFinding(
+                "warning",
+                f"The {role} expert gets none of the {plan.steps} steps. Its LoRA would change nothing.",
+                f"Set train to {'low' if role == 'high_noise' else 'high'}, lower swap_every, or change phases.",
+            )
+    if plan.order == "sequential" and len(plan.roles()) < 2:
+        yield PlanFinding(
+            "note",
+            "order is sequential, and one expert is trained. It takes every step.",
+            "Set order to interleaved, or train both.",
         )

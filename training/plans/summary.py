@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..data.dataset import Counts, Dataset
 from .budget import epochs_of, expert_budgets, looks
 from .estimate_report import LACKS
+from .extras import extras
 from .limits import PlanFinding, dataset_findings, findings_text, plan_findings
 from .material import material_of, number_of
 from .plan import TrainingPlan
@@ -92,10 +93,13 @@ def settings_line(plan: TrainingPlan) -> str:
 
 
 def _settings(plan: TrainingPlan) -> str:
-    return (
+    parts = [
         f"rank {plan.lora.rank}, alpha {plan.lora.alpha:g}, {plan.optimizer.name}, shift {plan.shift:g}, boundary "
-        f"{plan.boundary:g}; a checkpoint every {number_of(plan.save_every, 'step')}"
-    )
+        f"{plan.boundary:g}",
+        *extras(plan),
+        f"a checkpoint every {number_of(plan.save_every, 'step')}",
+    ]
+    return "; ".join(parts)
 
 
 def _variety(plan: TrainingPlan, views: list[str]) -> list[str]:

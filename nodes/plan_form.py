@@ -8,6 +8,7 @@ from ..training.data.dataset import Counts, Dataset
 from ..training.optimizers.names import AVAILABLE
 from ..training.plans.budget import require_one_length
 from ..training.plans.changes import Values, edited_plan, length_changes, rank_changes, rate_changes
+from ..training.plans.checks import ORDERS
 from ..training.plans.plan import TrainingPlan
 from ..training.plans.settings import EXPERTS
 from ..training.plans.summary import plan_summary, settings_line
@@ -40,6 +41,7 @@ class TandemPlanForm(io.ComfyNode):
                     optional=True,
                     tooltip="For epochs, and for the budget in the summary: the same as at Tandem Auto Parameters.",
                 ),
+                *_later_inputs(),
             ],
             outputs=[
                 sockets.Plan.Output(display_name="plan"),
@@ -73,17 +75,25 @@ class TandemPlanForm(io.ComfyNode):
         allow_long: str = KEEP,
         checkpoint_blocks: str = KEEP,
         dataset: Dataset | None = None,
+        order: str = KEEP,
+        held_out: int = -1,
+        keep_checkpoints: int = -1,
+        swap_blocks: int = -1,
+        offload_activations: str = KEEP,
     ) -> io.NodeOutput:
         counts = None if dataset is None else dataset.counts()
         changes = {
             **_length(plan, counts, steps, epochs, batch, accumulate),
-            **_chosen(KEEP, {"optimizer.name": optimizer, "train": train}),
+            **_chosen(KEEP, {"optimizer.name": optimizer, "train": train, "order": order}),
             **rank_changes(plan, rank, alpha),
             **_rates(plan, optimizer, rate_high, rate_low),
             **_chosen(0, {"shift": shift, "save_every": save_every}),
             **_chosen(0, {"batch": batch, "accumulate": accumulate}),
             **_chosen(-1.0, {"lora.dropout": dropout, "caption_dropout": caption_dropout}),
+            **_chosen(-1, {"held_out": held_out, "prune.last": keep_checkpoints}),
+            **_chosen(-1, {"swap_blocks": swap_blocks}),
             **_switched({"allow_long": allow_long, "checkpoint_blocks": checkpoint_blocks}),
+            **_switched({"offload_activations": offload_activations}),
         }
         edited = edited_plan(plan, changes)
         if dataset is None:
@@ -180,6 +190,42 @@ def _training_inputs() -> list[io.Input]:
             "on: less memory, about a third more time. For example keep.",
         ),
     ]
+
+
+def _later_inputs() -> list[io.Input]:
+    """In the order in which they came: sockets are never moved."""
+    return [
+        io.Combo.Input(
+            "order",
+            options=[KEEP, *ORDERS],
+            default=KEEP,
+            optional=True,
+            tooltip="How two experts take turns. interleaved: some steps each. joint: a step each. sequential: one "
+            "after the other. For example interleaved.",
+        ),
+        _kept_count(
+            "held_out",
+            "Clips that are not trained on, whose loss tells which checkpoint is best; -1 keeps the plan's. For "
+            "example 2.",
+        ),
+        _kept_count(
+            "keep_checkpoints",
+            "The newest so many stay, and the best; 0 keeps all, -1 what the plan has. For example 5.",
+        ),
+        _kept_count(
+            "swap_blocks",
+            "Blocks whose weights stay in RAM, for cards that hold the model only just; -1 keeps the plan's. For "
+            "example 20.",
+        ),
+        _switch(
+            "offload_activations",
+            "on: what the backward pass needs is kept in RAM. For example keep.",
+        ),
+    ]
+
+
+def _kept_count(name: str, tooltip: str) -> io.Input:
+    return io.Int.Input(name, default=-1, min=-1, max=MANY, optional=True, tooltip=tooltip)
 
 
 def _length(

@@ -120,9 +120,10 @@ class AlphaMover:
         picked, offset = [], 0
         for factor in self._factors:
             gradient = torch.zeros_like(factor) if factor.grad is None else factor.grad
-            picked.append((gradient.flatten()[-offset % self._stride :: self._stride] > 0).cpu())
+            picked.append(gradient.flatten()[-offset % self._stride :: self._stride] > 0)
             offset += factor.numel()
-        return torch.cat(picked)
+        # One wait for the device, whatever the number of layers.
+        return torch.cat(picked).cpu()
 
 
 def fitted(losses: Sequence[float] | deque[float]) -> Fit:

@@ -134,7 +134,14 @@ def test_each_widget_of_the_form_changes_one_thing(nodes):
         "train": "high",
         "allow_long": "on",
         "checkpoint_blocks": "off",
+        "order": "joint",
+        "held_out": 2,
+        "keep_checkpoints": 5,
+        "swap_blocks": 4,
+        "offload_activations": "on",
     }
+    inputs = {each.id for each in nodes.form.GET_SCHEMA().inputs}
+    assert inputs - set(widgets) == {"plan", "dataset", "epochs", "rank"}
     for name, value in widgets.items():
         edited = json.loads(
             plan_json(replace(run(nodes.form, plan=plan, **{name: value})[0], notes=()))

@@ -15,6 +15,8 @@ from .grid import TokenGrid
 from .layout import Spans, merged
 from .rule import RadialRule
 
+KEPT = 4
+"""Layouts; one of 300 frames at 720p has some megabytes."""
 COLUMN_SHARE, KEPT_SHARE = 1 / 3, 0.6
 """A block is kept when of the columns that anything is needed of, more than the second share are needed by more than
 the first share of its rows."""
@@ -71,6 +73,12 @@ class ReferenceLayout:
         blocks = blocks[: self.tiles, : self.tiles]
         blocks[whole:], blocks[:, whole:] = True, True
         return blocks
+
+
+@lru_cache(maxsize=KEPT)
+def reference_layout(grid: TokenGrid, rule: RadialRule, block: int = 128) -> ReferenceLayout:
+    """The layout of a grid, made once."""
+    return ReferenceLayout(grid, rule, block)
 
 
 @lru_cache(maxsize=4096)

@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN := $(PYTHON) dev/environment.py run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo host test quick check fmt bench proof loras browser clean
+.PHONY: help demo host test quick check fmt bench proof loras recipes browser clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1	/' | expand -t 16
@@ -33,11 +33,15 @@ fmt: ## format, and mend what the linter can
 bench: ## the benchmarks
 	$(RUN) benchmarks
 
-proof: ## judge the miniature's LoRAs in the real ComfyUI and write wan/miniature/REPORT.md (15 minutes)
+proof: ## judge the miniature's LoRAs in the real ComfyUI (wan/miniature/REPORT.md), and kill a run 100 times (20 minutes)
 	$(RUN) benchmarks miniature.proof
+	TANDEM_KILLS=100 $(RUN) -m pytest tests/training/test_random_kills.py tests/host/test_kills.py
 
 loras: ## train those LoRAs again (25 minutes)
 	$(RUN) benchmarks miniature.teaching
+
+recipes: ## try the received recipes on the miniature and write docs/recipes.md (70 minutes; goes on where it was)
+	$(RUN) benchmarks miniature.recipes
 
 browser: ## install a Chromium for the browser tests
 	$(PYTHON) dev/environment.py browser

@@ -15,11 +15,14 @@ BENCHMARKS = {
     "cache": "memory of 100 and of 10,000 clips that are streamed from the cache",
     "stacks": "what a stack of LoRAs costs: putting it on, every step, a report from a header",
     "reading": "clips read a second, beside plain decoding of the same frames",
+    "optimizers": "bytes and time that each optimizer takes, against torch's AdamW",
     "import_time": "what the pack adds to ComfyUI's start",
 }
 PROOF = {
     "miniature.proof": "judges the shipped LoRAs of the miniature and writes its report",
     "miniature.teaching": "trains those LoRAs again (25 minutes)",
+    "miniature.recipes": "tries the received recipes on the miniature and writes docs/recipes.md (70 minutes)",
+    "miniature.recipe_page": "writes that page from the runs that are kept",
 }
 """Only when they are named."""
 

@@ -17,7 +17,7 @@ import torch
 
 from ..training.cache.files import entry_key
 from ..training.cache.latent_cache import EntryReader, LatentCache
-from ..training.loop import ExpertTrainer
+from ..training.expert_trainer import ExpertTrainer
 from ..training.plans.plan import TrainingPlan
 from ..training.samples import CachedSamples, ClipKeys, ViewKeys, stack_batch
 from ..wan.expert import LinearShape

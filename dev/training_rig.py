@@ -13,7 +13,7 @@ import torch
 from ..training.cache.latent_cache import LatentCache
 from ..training.data.dataset import ONE_SIZE, DatasetSettings
 from ..training.data.reader import load_dataset
-from ..training.loop import ExpertTrainer, build_trainers
+from ..training.expert_trainer import ExpertTrainer, build_trainers
 from ..training.plans.plan import TrainingPlan
 from ..training.plans.settings import ExpertSettings, OptimizerSettings
 from ..training.samples import EncodedClip, Samples
@@ -42,7 +42,7 @@ def setup(models: Mapping[str, Any], vae: Any, clip: Any, clips: Path, **more: A
     dataset = load_dataset(settings)
     sockets = {"model_high": models.get("high_noise"), "model_low": models.get("low_noise")}
     with torch.inference_mode():
-        return check_setup(plan(), dataset, clip=clip, vae=vae, **{**sockets, **more})
+        return check_setup(more.pop("plan", None) or plan(), dataset, clip=clip, vae=vae, **{**sockets, **more})
 
 
 def plan(**changes: Any) -> TrainingPlan:
@@ -63,6 +63,8 @@ def trainers(
             role,
             sigma_range(role, plan.boundary),
             checkpoint_blocks=plan.checkpoint_blocks,
+            swap_blocks=plan.swap_blocks,
+            offload_activations=plan.offload_activations,
         )
         for role, model in pair.items()
     }

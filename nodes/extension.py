@@ -8,10 +8,13 @@ from .caption_report import TandemCaptionReport
 from .caption_template import TandemCaptionTemplate
 from .dataset import TandemDataset
 from .doctor import TandemDatasetDoctor
+from .host.jobs import runner
 from .host.places import register_places
 from .host.recipe_record import register_recorder
 from .host.recipe_routes import register_recipe_routes
+from .host.results import mend
 from .host.routes import register_routes
+from .host.signals import save_on_signals
 from .host_dataset import TandemDatasetFromHost, TandemDatasetToHost
 from .interop import TandemFromLoraStack, TandemToLoraStack
 from .job import TandemJobControl, TandemJobResult
@@ -33,9 +36,12 @@ from .trigger_check import TandemTriggerCheck
 class TandemExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_places()
+        mend()
         register_routes()
         register_recipe_routes()
         register_recorder()
+        # The host loads its packs in the main thread, the only one that can have handlers of signals.
+        save_on_signals(runner)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

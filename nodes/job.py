@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..training.job import Job
+from ..training.watch import loss_line, stored_findings
 from ..wan.errors import UserError
 from ..wan.lora.files import read_metadata, tandem_metadata
 from ..wan.lora.stack import LoraStack, Row
@@ -15,11 +16,14 @@ from . import sockets
 from .host import jobs
 from .host.places import lora_name
 from .host.progress import node_text
+from .host.results import best_steps, hand_out
+from .run_outputs import run_outputs, run_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from ..training.monitors.verdict import Verdict
     from ..wan.families import Role
 
 
@@ -30,8 +34,8 @@ class TandemJobResult(io.ComfyNode):
             node_id="TandemJobResult",
             display_name="Tandem Job Result",
             category="Tandem/training",
-            description="A run's LoRA pair as a stack, and the names of its files. best is the last checkpoint until "
-            "a held-out loss can tell better, and the report says so.",
+            description="A run's LoRA pair as a stack, and the names of its files. best takes each expert at the step "
+            "that the run's own verdict names, and the report says why.",
             search_aliases=["trained lora", "checkpoint", "training result"],
             inputs=[
                 sockets.Job.Input("job", tooltip="From Tandem Trainer."),
@@ -40,7 +44,8 @@ class TandemJobResult(io.ComfyNode):
                     options=["best", "last", "step"],
                     default="best",
                     optional=True,
-                    tooltip="Which checkpoint: best, last, or the one at `step`. For example best.",
+                    tooltip="Which checkpoint: best (of each expert, which may be two steps), last, or the one at "
+                    "`step`. For example best.",
                 ),
                 io.Int.Input(
                     "step",
@@ -64,6 +69,7 @@ class TandemJobResult(io.ComfyNode):
                 io.String.Output(display_name="high"),
                 io.String.Output(display_name="low"),
                 io.String.Output(display_name="report"),
+                *run_outputs(),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -78,26 +84,26 @@ class TandemJobResult(io.ComfyNode):
         cls, job: Job, checkpoint: str = "best", step: int = 0, unfinished: str = "wait"
     ) -> io.NodeOutput:
         if unfinished == "wait":
-            jobs.wait_for(job, cls.hidden.unique_id)
+            job = jobs.wait_for(job, cls.hidden.unique_id)
         elif job.state != "done" and (unfinished == "block" or not job.store.steps()):
             progress = f"{job.name} is {job.state}, step {job.step} of {job.plan.steps}"
             node_text(cls.hidden.unique_id, progress)
-            return io.NodeOutput(*[ExecutionBlocker(_nothing_yet(progress, unfinished))] * 4)
-        chosen = _pick_step(job, checkpoint, step)
-        paths: dict[Role, Path] = {role: job.store.file(chosen, role) for role in job.plan.roles()}
-        files: dict[Role, str] = {role: lora_name(path) for role, path in paths.items()}
-        lines = [
-            f"step {chosen} of {job.plan.steps} ({', '.join(map(str, job.store.steps()))} are there)"
-        ]
-        if checkpoint == "best":
-            lines.append(
-                "best is the last checkpoint: there is no held-out loss to tell a better one"
-            )
-        report = "\n".join([*lines, *files.values()])
-        node_text(cls.hidden.unique_id, report)
+            nothing = ExecutionBlocker(_nothing_yet(progress, unfinished))
+            return io.NodeOutput(*[nothing] * len(cls.define_schema().outputs))
+        node_id = cls.hidden.unique_id
+        steps, verdict = hand_out(
+            job, node_id, lambda verdict: _pick_steps(job, checkpoint, step, verdict)
+        )
+        files: dict[Role, str] = {
+            role: lora_name(job.store.file(chosen, role)) for role, chosen in steps.items()
+        }
+        report = "\n".join(_report(job, checkpoint, steps, verdict, files))
+        node_text(node_id, report)
         high = files.get("high_noise") or files.get("single", "")
-        stack = _stack(files, _trigger(next(iter(paths.values()))))
-        return io.NodeOutput(stack, high, files.get("low_noise", ""), report)
+        role, chosen = next(iter(steps.items()))
+        stack = _stack(files, _trigger(job.store.file(chosen, role)))
+        low = files.get("low_noise", "")
+        return io.NodeOutput(stack, high, low, report, *run_values(job))
 
 
 class TandemJobControl(io.ComfyNode):
@@ -163,7 +169,10 @@ def _trigger(path: Path) -> str:
     return str(tandem_metadata(read_metadata(path)).get("trigger", ""))
 
 
-def _pick_step(job: Job, checkpoint: str, step: int) -> int:
+def _pick_steps(
+    job: Job, checkpoint: str, step: int, verdict: Verdict | None
+) -> Mapping[Role, int]:
+    """The step of each expert's checkpoint."""
     steps = job.store.steps()
     if not steps:
         raise UserError(
@@ -171,12 +180,41 @@ def _pick_step(job: Job, checkpoint: str, step: int) -> int:
             "A run writes them there; they were deleted, or it has not come that far.",
             "Queue the trainer under another name, or restart ComfyUI to train this one again.",
         )
-    if checkpoint != "step":
-        return steps[-1]
-    if step not in steps:
+    if checkpoint == "best":
+        return best_steps(job, verdict)
+    if checkpoint == "step" and step not in steps:
         raise UserError(
             f"{job.name} has no checkpoint at step {step}.",
             f"There are checkpoints at {', '.join(map(str, steps))}.",
             "Choose one of them.",
         )
-    return step
+    return dict.fromkeys(job.plan.roles(), step if checkpoint == "step" else steps[-1])
+
+
+def _report(
+    job: Job,
+    checkpoint: str,
+    steps: Mapping[Role, int],
+    verdict: Verdict | None,
+    files: Mapping[Role, str],
+) -> list[str]:
+    """What it is and what the run says of it first: a node shows the first lines."""
+    if len(set(steps.values())) == 1:
+        headline = f"step {next(iter(steps.values()))} of {job.plan.steps}"
+    else:
+        each = [f"{step} ({role.replace('_', ' ')})" for role, step in steps.items()]
+        headline = f"steps {' and '.join(each)} of {job.plan.steps}"
+    if verdict is not None:
+        said = verdict.text()
+    elif checkpoint == "best":
+        said = "best is the last checkpoint so far: nothing tells a better one while the run is on"
+    else:
+        said = ""
+    there = f"checkpoints: {', '.join(map(str, job.store.steps()))}"
+    found = [f"found: {text}" for text in stored_findings(job.folder)]
+    return [
+        *filter(None, [headline, said, loss_line(job.losses())]),
+        *files.values(),
+        there,
+        *found,
+    ]

@@ -9,13 +9,19 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..training.job import Job, checked_name
-from ..training.plans.summary import plan_summary
+from ..training.plans.summary import run_summary
 from ..training.plots import loss_plot
-from ..training.watch import loss_line
+from ..training.preview import can_preview
+from ..training.preview_files import PREVIEWS
+from ..training.prompts import filled_prompts, require_fillable
+from ..training.watch import found_line, loss_line, stored_findings
 from . import sockets
 from .host import jobs
-from .host.run import publish
+from .host.preview import PreviewWishes
+from .host.queue_again import Workflow
+from .host.results import publish, verdict_on
 from .host.setup import check_setup
+from .host.start import with_start
 
 if TYPE_CHECKING:
     from comfy.clip_vision import ClipVisionModel
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from ..training.data.dataset import Dataset
     from ..training.plans.plan import TrainingPlan
     from ..training.seat import GiveBack
+    from ..wan.lora.stack import LoraStack
 
 MODES = ["background", "wait"]
 GIVE_BACK = ["offload", "keep", "free"]
@@ -91,6 +98,29 @@ class TandemTrainer(io.ComfyNode):
                     tooltip="Steps between previews, for example 100; 0 makes none. A preview is a clip that begins "
                     "like the dataset's first clip, 20 steps at cfg 3.5, saved beside the checkpoints.",
                 ),
+                io.Int.Input(
+                    "preview_clips",
+                    default=1,
+                    min=1,
+                    max=64,
+                    optional=True,
+                    tooltip="How many of the dataset's clips are previewed, for example 3: those that the plan holds "
+                    "out first. Each is 20 steps at cfg 3.5 more.",
+                ),
+                io.String.Input(
+                    "preview_prompts",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="Each line is one more preview, which begins like the first previewed clip; {trigger} and "
+                    "STYLE_TOKEN become the trigger. For example: A man turns into a {trigger}.",
+                ),
+                sockets.Stack.Input(
+                    "start_from",
+                    optional=True,
+                    tooltip="A LoRA to go on from instead of a new one: one file for each expert, for example from "
+                    "Tandem LoRA Stack or an earlier run's Tandem Job Result. Its rank is the plan's, or smaller.",
+                ),
             ],
             outputs=[
                 sockets.Job.Output(display_name="job"),
@@ -100,8 +130,11 @@ class TandemTrainer(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name: str | None) -> bool | str:
-        return sockets.first_error(lambda: name is None or checked_name(name))
+    def validate_inputs(cls, name: str | None, preview_prompts: str | None = None) -> bool | str:
+        return sockets.first_error(
+            lambda: name is None or checked_name(name),
+            lambda: require_fillable(preview_prompts or ""),
+        )
 
     @classmethod
     def fingerprint_inputs(cls, name: str | None = None, **_: object) -> int:
@@ -122,7 +155,15 @@ class TandemTrainer(io.ComfyNode):
         clip_vision: ClipVisionModel | None = None,
         give_back: GiveBack = "offload",
         preview_every: int = 0,
+        preview_clips: int = 1,
+        preview_prompts: str = "",
+        start_from: LoraStack | None = None,
     ) -> io.NodeOutput:
+        previews = PreviewWishes(
+            every=preview_every,
+            clips=preview_clips,
+            prompts=filled_prompts(preview_prompts, dataset.trigger),
+        )
         setup = check_setup(
             plan,
             dataset,
@@ -132,15 +173,32 @@ class TandemTrainer(io.ComfyNode):
             vae=vae,
             clip_vision=clip_vision,
         )
-        job = jobs.start(setup, name, give_back=give_back, preview_every=preview_every)
+        setup = with_start(setup, start_from, name)
+        hidden = cls.hidden
+        kept = Workflow(prompt=hidden.prompt, node_id=hidden.unique_id, page=hidden.extra_pnginfo)
+        job = jobs.start(setup, name, give_back=give_back, previews=previews, workflow=kept)
         headline = _headline(job)
         if job.state == "done":
             publish(job)
         elif mode == "wait":
-            jobs.wait_for(job, cls.hidden.unique_id, tell=False)
+            job = jobs.wait_for(job, cls.hidden.unique_id, tell=False)
             headline = f"{name} is trained: {job.step} steps."
-        summary = plan_summary(setup.plan, dataset)
-        lines = [headline, loss_line(job.losses()), summary, *setup.notes]
+        where = (
+            f"previews: {job.folder / PREVIEWS}"
+            if preview_every and can_preview(setup.plan)
+            else ""
+        )
+        verdict = verdict_on(job)
+        # A node shows the first lines alone: what there is comes before what could be better.
+        lines = [
+            headline,
+            verdict.text() if verdict else "",
+            loss_line(job.losses()),
+            where,
+            found_line(stored_findings(job.folder)),
+            run_summary(setup.plan, dataset),
+            *setup.notes,
+        ]
         status = "\n".join(filter(None, lines))
         picture = loss_plot(job.losses(), title=name, steps=job.plan.steps)
         return io.NodeOutput(job, status, ui=_preview(picture, cls) if job.step else None)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from .dense import masked_attention
+from .errors import BackendError
 from .flex import BLOCK, flex_attention_over
 from .gather import gather_attention
 from .layout import Layout
@@ -16,6 +17,9 @@ AUTO, GATHER, FLEX, REFERENCE = "auto", "gather", "flex", "dense reference"
 BACKENDS = (AUTO, GATHER, FLEX, REFERENCE)
 TILES = {FLEX: BLOCK}
 """Tokens of a tile that a backend needs; the others take any."""
+NOT_FOR_TRAINING = {
+    REFERENCE: "it is there to compare with, and keeps every pair of tokens in double precision"
+}
 
 
 class Backend(NamedTuple):
@@ -36,18 +40,24 @@ class Backend(NamedTuple):
         return gather_attention(q, k, v, layout)
 
 
-class BackendError(ValueError):
-    """A backend that cannot run here: what is missing."""
-
-
 def choose_backend(
-    wanted: str, device: torch.device, *, training: bool = False, reference: bool = False
+    wanted: str,
+    device: torch.device,
+    *,
+    training: bool = False,
+    reference: bool = False,
+    tile: int = 0,
 ) -> Backend:
     """The backend asked for, or the best one for the device. `reference`: the layout is the published one, whose blocks
-    do not begin with the frames. Raises `BackendError` where the one asked for cannot run."""
+    do not begin with the frames. tile: tokens of a tile where a person has set them, or 0. Raises `BackendError` where
+    the one asked for cannot run."""
     if wanted not in BACKENDS:
         raise BackendError(f"backend is {wanted!r}; it can be {', '.join(BACKENDS)}")
-    missing = _flex_lacks(device, reference)
+    if training and wanted in NOT_FOR_TRAINING:
+        raise BackendError(
+            f"backend {wanted} cannot train: {NOT_FOR_TRAINING[wanted]}; take auto or gather"
+        )
+    missing = _flex_lacks(device, reference, tile)
     if wanted == FLEX and missing:
         raise BackendError(f"backend flex cannot run: {missing}; take auto or gather")
     if wanted != AUTO:
@@ -58,11 +68,13 @@ def choose_backend(
     return Backend(GATHER, f"{passes} on any device ({missing})")
 
 
-def _flex_lacks(device: torch.device, reference: bool) -> str:
+def _flex_lacks(device: torch.device, reference: bool, tile: int) -> str:
     if device.type != "cuda":
         return f"compiled flex_attention needs a GPU, and this is {device.type}"
     if reference:
         return "the published layout has blocks that flex_attention would have to mask"
+    if tile and tile != BLOCK:
+        return f"its tiles have {BLOCK} tokens, and tile is {tile}"
     try:
         import triton
     except ImportError:

@@ -57,6 +57,8 @@ class Filled:
 
 
 @lru_cache(maxsize=8)
+# Kept over runs: what sampling made in inference mode could not be saved for a backward pass later.
+@torch.inference_mode(False)
 def _filling(plan: RadialPlan, device: str) -> tuple[torch.Tensor, BlockMask]:
     edges = np.array([plan.queries(tile) for tile in range(plan.tiles)])
     lengths = edges[:, 1] - edges[:, 0]

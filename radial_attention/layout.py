@@ -31,6 +31,11 @@ class Layout(Protocol):
         """What the tile sees."""
         ...
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the layout takes."""
+        ...
+
     def pairs(self) -> int:
         """Query and key tokens that are computed with each other, over all tiles."""
         ...

@@ -79,6 +79,11 @@ class RadialPlan:
         extra = grid.before + grid.after
         return total + extra * grid.tokens + grid.video * extra
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the plan takes."""
+        return self._table.nbytes + self._edges.nbytes
+
     @cached_property
     def _edges(self) -> np.ndarray:
         """Where the tiles of a frame begin, and where the last one ends."""

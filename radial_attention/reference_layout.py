@@ -51,6 +51,11 @@ class ReferenceLayout:
         sizes[-1] = self.tokens - (self.tiles - 1) * self.block
         return int(sizes @ self.blocks @ sizes)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the layout takes."""
+        return self.blocks.nbytes
+
     @cached_property
     def blocks(self) -> np.ndarray:
         """(tiles, tiles) bool."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Sink = Literal["first", "first and last", "none"]
+SINKS: tuple[Sink, ...] = ("first", "first and last", "none")
 NEAR = 1
 """Frames at this distance or nearer see each other whole."""
 

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from .grid import TokenGrid
+from .errors import SettingsError
 from .layout import Layout
 from .plan import TILE, radial_plan
 from .reference_layout import reference_layout
-from .rule import RadialRule, Sink
+from .rule import SINKS, RadialRule, Sink
+from .windows import parse_windows
 
 REAL_FRAME = 1560
 """Tokens of a frame at 832 x 480: from here on floor, decimation and tile are those of the published rule."""
@@ -31,6 +33,8 @@ class RadialSettings:
     dense_share: float = 0.0
     """The same as a share of the schedule's steps; the larger of both counts."""
     last_dense_steps: int = 0
+    dense_window: str = ""
+    """The same by noise instead of steps, such as `0-25%` of the schedule or `sigma 1-0.9`; empty counts the steps."""
     sink: Sink = "first"
     floor: int = 0
     decimation: int = 0
@@ -44,8 +48,10 @@ class RadialSettings:
         for name in ("decimation", "tile"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _require(0 < self.decay <= 100, "decay", self.decay, "above 0; 0.2 to 1 is usual")
+        _require(self.sink in SINKS, "sink", self.sink, ", ".join(SINKS))
         _require(0 <= self.dense_share <= 1, "dense_share", self.dense_share, "0 to 1")
         parse_layers(self.dense_layers)
+        parse_windows(self.dense_window)
 
     def dense_first(self, steps: int) -> int:
         """How many of the first `steps` steps see everything."""
@@ -73,10 +79,6 @@ def scaled_tile(frame: int) -> int:
     """A power of two: 64 at real sizes, and as large a part of smaller frames, but never under 4."""
     wanted = min(TILE, TILE * frame / REAL_FRAME * 2)
     return max(LEAST_TILE, 2 ** int(max(1.0, wanted)).bit_length() // 2)
-
-
-class SettingsError(ValueError):
-    """A value that radial attention cannot have: what came, what can be."""
 
 
 _LAYERS = re.compile(r"\s*(-?\d+)\s*(?:-\s*(-?\d+)\s*)?")
@@ -114,10 +116,15 @@ def _require(holds: bool, name: str, value: object, can_be: str) -> None:
 
 
 def any_sparse(settings: RadialSettings, layers: int, steps: Iterable[int], total: int) -> bool:
-    """Whether any block of any of these steps (from 0, of `total`) is sparse under the settings."""
+    """Whether any block of any of these steps (from 0, of `total`) is sparse under the settings, where the dense steps
+    are counted and no window is set."""
     first, last = settings.dense_first(total), total - settings.last_dense_steps
-    sparse_layer = len(layer_numbers(settings.dense_layers, layers)) < layers
-    return sparse_layer and any(first <= step < last for step in steps)
+    return any_sparse_layer(settings, layers) and any(first <= step < last for step in steps)
+
+
+def any_sparse_layer(settings: RadialSettings, layers: int) -> bool:
+    """Whether any block of a network of `layers` is sparse."""
+    return len(layer_numbers(settings.dense_layers, layers)) < layers
 
 
 BALANCED = "balanced"
@@ -133,10 +140,19 @@ PRESETS: dict[str, RadialSettings] = {
 
 
 def chosen_settings(
-    preset: str, *, decay: float = 0.0, dense_layers: str = "", dense_steps: int = -1
+    preset: str,
+    *,
+    decay: float = 0.0,
+    dense_layers: str = "",
+    dense_steps: int = -1,
+    last_dense_steps: int = -1,
+    dense_window: str = "",
+    tile: int = 0,
+    sink: str = "",
 ) -> RadialSettings:
-    """A preset with what a person has set: a decay above 0, layers that are not empty, steps from 0 on. `none` is no
-    dense layer. Raises KeyError for another preset, `SettingsError` for impossible values."""
+    """A preset with what a person has set: a decay other than 0, layers that are not empty, steps from 0 on, a window,
+    a tile, a sink. `none` is no dense layer. Raises KeyError for another preset, `SettingsError` for impossible values.
+    """
     changes: dict[str, object] = {}
     if decay:
         changes["decay"] = decay
@@ -144,4 +160,9 @@ def chosen_settings(
         changes["dense_layers"] = "" if layers == "none" else layers
     if dense_steps >= 0:
         changes |= {"dense_steps": dense_steps, "dense_share": 0.0}
+    if last_dense_steps >= 0:
+        changes["last_dense_steps"] = last_dense_steps
+    for name, value in (("dense_window", dense_window.strip()), ("tile", tile), ("sink", sink)):
+        if value:
+            changes[name] = value
     return replace(PRESETS[preset], **changes)  # type: ignore[arg-type] - by their names

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -17,14 +17,18 @@ from safetensors.torch import load_file, save_file
 
 from ..wan.families import Role
 from ..wan.lora.adapters import AdapterSet
-from ..wan.lora.files import adapter_tensors
+from ..wan.lora.files import adapter_tensors, read_metadata, tandem_metadata
 from .expert_trainer import ExpertTrainer
 from .optimizers.memory import packed, restore
+from .plans.settings import PruneSettings
+from .records import write_text
 
 logger = logging.getLogger("tandem.training")
 
 # Not .safetensors: it lies under a LoRA folder and is none.
 STATE_FILE = "resume.state"
+PUBLISHING = "publishing.json"
+"""Role to step of the files that are being put in the loras folder; there only as long as that takes."""
 KEPT_STATES = 2
 """Checkpoints that can be resumed: the newest, and one to fall back on."""
 _STEP_FOLDER = re.compile(r"step_(\d{6,})")
@@ -80,8 +84,7 @@ class CheckpointStore:
 
         Clears away what a killed run was writing.
         """
-        for unfinished in self.folder.glob(".step_*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
+        self.clear()
         for step in reversed(self.steps()):
             state = self._step_folder(step) / STATE_FILE
             if not state.is_file():
@@ -99,25 +102,87 @@ class CheckpointStore:
 
     def resumable_step(self) -> int:
         """The newest step that a run could go on from; 0 where there is none."""
-        steps = (s for s in reversed(self.steps()) if (self._step_folder(s) / STATE_FILE).is_file())
-        return next(steps, 0)
+        return max(self._resumable(), default=0)
 
-    def publish(self, step: int, roles: tuple[Role, ...], target: Path) -> dict[Role, Path]:
-        """Copies a step's files to `target` as NAME_high_noise and NAME_low_noise: copied beside, then renamed."""
+    def publish(self, steps: Mapping[Role, int], target: Path) -> dict[Role, Path]:
+        """Copies each expert's file of its step to `target` as NAME_high_noise and NAME_low_noise: all are copied
+        beside, then all renamed. What a kill has left undone is done by `finish_publishing`."""
         target.mkdir(parents=True, exist_ok=True)
+        self.clear_unpublished(tuple(steps), target)
         beside: dict[Role, Path] = {
-            role: target / f".{self.name}.{role}.{secrets.token_hex(4)}" for role in roles
+            role: target / f".{self.name}.{role}.{secrets.token_hex(4)}" for role in steps
         }
-        final: dict[Role, Path] = {role: target / lora_file_name(self.name, role) for role in roles}
+        final: dict[Role, Path] = {role: target / lora_file_name(self.name, role) for role in steps}
         try:
             for role, path in beside.items():
-                shutil.copyfile(self.file(step, role), path)
+                shutil.copyfile(self.file(steps[role], role), path)
+            write_text(self.folder / PUBLISHING, json.dumps(dict(steps)))
             for role, path in beside.items():
                 os.replace(path, final[role])
+            (self.folder / PUBLISHING).unlink()
         finally:
             for path in beside.values():
                 path.unlink(missing_ok=True)
         return final
+
+    def finish_publishing(self, target: Path) -> None:
+        """Does what a process did not live to do: of two files one may be new and the other old."""
+        try:
+            steps = json.loads((self.folder / PUBLISHING).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        except (
+            ValueError
+        ):  # what a power cut leaves of a file; the run publishes again when it goes on
+            (self.folder / PUBLISHING).unlink()
+            return
+        if all(self._ours(self.file(step, role), target, role) for role, step in steps.items()):
+            self.publish(steps, target)
+        else:
+            (self.folder / PUBLISHING).unlink()
+
+    def _ours(self, file: Path, target: Path, role: Role) -> bool:
+        """Is the file there, and what it would replace of the same run?"""
+        there = target / lora_file_name(self.name, role)
+        if not (file.is_file() and there.is_file()):
+            return file.is_file()
+        one, two = (tandem_metadata(read_metadata(path)) for path in (file, there))
+        return one.get("pair_id") == two.get("pair_id")
+
+    def prune(self, settings: PruneSettings, keep: Collection[int]) -> list[int]:
+        """Deletes the checkpoints that the settings do not keep, nor `keep`, and returns their steps. The last stays,
+        and so does what a run can go on from; each goes at once, by a rename."""
+        if not (settings.last or settings.every):
+            return []
+        steps = self.steps()
+        kept = {*keep, *steps[-max(1, settings.last) :], *self._resumable()}
+        if settings.every:
+            kept |= {step for step in steps if step % settings.every == 0}
+        gone = [step for step in steps if step not in kept]
+        for step in gone:
+            folder = self._step_folder(step)
+            aside = self.folder / f".{folder.name}.{secrets.token_hex(4)}"
+            try:
+                os.replace(folder, aside)
+            except OSError as error:  # somebody reads one of its files, where that forbids it
+                logger.warning("%s cannot be deleted now (%s).", folder, error)
+                continue
+            shutil.rmtree(aside, ignore_errors=True)
+        return gone
+
+    def clear(self) -> None:
+        """Takes away what a killed process was writing or deleting."""
+        for unfinished in self.folder.glob(".step_*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _resumable(self) -> list[int]:
+        return [s for s in self.steps() if (self._step_folder(s) / STATE_FILE).is_file()]
+
+    def clear_unpublished(self, roles: tuple[Role, ...], target: Path) -> None:
+        """Removes what a killed run was copying to `target`. For whoever trains the run, and nobody else does."""
+        for role in roles:
+            for path in target.glob(f".{self.name}.{role}.{'[0-9a-f]' * 8}"):
+                path.unlink(missing_ok=True)
 
     def _write_loras(
         self,

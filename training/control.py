@@ -92,6 +92,7 @@ class Control(Turns):
     def end(self, state: State, message: str) -> None:
         """The run is over; from here nothing can be asked of it."""
         with self._lock:
+            self.why = message or self.why
             self._say(state, message)
 
     def over(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..wan.families import Role
@@ -65,14 +65,20 @@ class CheckpointSaved:
     step: int
     files: dict[str, str]
     """Role to path."""
+    effective_rank: dict[str, float] = field(default_factory=dict)
+    """Role to how many directions its LoRA uses, where it does anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewMade:
-    """A clip sampled with the LoRAs as they are at `step`."""
+    """A clip sampled with the LoRAs as they are at `step`: number `number` of those, from 1. It begins like the
+    dataset's clip `clip`, and follows `prompt`, or that clip's caption where there is none."""
 
     step: int
     file: str
+    number: int = 1
+    clip: str = ""
+    prompt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

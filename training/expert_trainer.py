@@ -17,7 +17,7 @@ from ..wan.flow import mix, velocity_target
 from ..wan.lora.adapters import AdapterSet, LoraAdapter
 from .alpha_phases import AlphaMover
 from .expert_turns import expert_steps
-from .layer_settings import fresh_adapters
+from .layer_settings import fresh_adapters, rate_factors
 from .optimizers.averages import WeightAverage
 from .optimizers.build import build_optimizer, norm_limit, set_rate
 from .optimizers.gradients import GradientSum
@@ -61,7 +61,8 @@ class ExpertTrainer:
         begin_with(self.adapters, start or {}, self.role)
         parameters = self.adapters.parameters()
         self.rates = plan.rates(self.role)
-        self.optimizer = build_optimizer(parameters, plan.optimizer, self.rates)
+        factors = rate_factors(plan, self.role, self.adapters)
+        self.optimizer = build_optimizer(parameters, plan.optimizer, self.rates, factors)
         self.gradients = GradientSum(parameters)
         self.average = WeightAverage(parameters, plan.optimizer.ema) if plan.optimizer.ema else None
         self.loss = VelocityLoss(plan, self.role)

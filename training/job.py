@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -49,10 +49,14 @@ class Identity:
     vae: str
     text_encoder: str
     clip_vision: str = ""
+    start: str = ""
+    """Digest of the LoRAs that the run goes on from; empty for one that begins anew."""
 
     def job_id(self) -> str:
         """16 hex digits, equal for equal runs."""
         values = asdict(self) | {"plan": _what_is_trained(self.plan)}
+        if not self.start:
+            del values["start"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -238,7 +242,7 @@ def open_job(root: Path, identity: Identity) -> Job:
 
 def _differences(identity: Identity, before: Mapping[str, object]) -> list[str]:
     now = json.loads(json.dumps(asdict(identity)))
-    parts = ("dataset", "base", "vae", "text_encoder", "clip_vision")
+    parts = ("dataset", "base", "vae", "text_encoder", "clip_vision", "start")
     changed = [part for part in parts if now[part] != before.get(part, "")]
     plans = plan_differences(identity.plan, read_plan(json.dumps(before["plan"])))
     found = [f"another {part.replace('_', ' ')}" for part in changed] + plans

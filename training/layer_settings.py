@@ -83,6 +83,12 @@ def fresh_adapters(plan: TrainingPlan, expert: Expert) -> AdapterSet:
     )
 
 
+def rate_factors(plan: TrainingPlan, role: Role, adapters: AdapterSet) -> list[float]:
+    """What each of the adapters' parameters multiplies the expert's rate with, in the order of `parameters`."""
+    own = layer_settings(plan, role, adapters)
+    return [own[name].rate for name, adapter in adapters.items() for _ in adapter.parameters()]
+
+
 def require_layers(
     plan: TrainingPlan, role: Role, layers: Mapping[str, LinearShape]
 ) -> dict[str, LayerSettings]:

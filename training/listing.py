@@ -14,10 +14,18 @@ from ..wan.errors import UserError
 from ..wan.families import Role
 from .checkpoints import CheckpointStore
 from .monitors.verdict import verdict_text
+from .preview_files import stored_previews, stored_previews_line
 from .records import EVENTS, LOCK, RECORD, event_lines, read_record
 from .runner import Run, Runner
 from .states import LIVE, State
-from .watch import Curves, loss_line, mean_losses, stored_curves
+from .watch import (
+    Curves,
+    found_line,
+    loss_line,
+    mean_losses,
+    stored_curves,
+    stored_findings,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +61,8 @@ class JobDetails(JobSummary):
     """The step from which it would go on."""
     findings: list[str]
     plan: dict[str, Any]
+    previews: list[dict[str, Any]]
+    """What was sampled while it was on: step, number, file below the run's folder, clip and prompt."""
 
 
 def list_jobs(runner: Runner, root: Path) -> list[JobSummary]:
@@ -110,13 +120,18 @@ def _stored_or_broken(folder: Path) -> JobSummary:
 
 
 def _stored(folder: Path) -> JobSummary:
-    record, curves, resumes_at = _read(folder, _stamps(folder))
+    record, curves, resumes_at, found = _read(folder, _stamps(folder))
     state, message = _state_now(folder, record)
     step = max((points[-1][0] for points in curves.values() if points), default=0)
     steps = record["identity"]["plan"]["steps"]
-    # One that was told before the run went on is out of date.
-    verdict = verdict_text(folder) if state in ("done", "stopped") else ""
-    lines = [f"{state}, step {step} of {steps}", loss_line(curves), verdict, message]
+    told = (
+        verdict_text(folder),
+        loss_line(curves),
+        stored_previews_line(folder),
+        found_line(found),
+        message,
+    )
+    lines = [f"{state}, step {step} of {steps}", *told]
     if state == "cut off":
         lines[0] = f"cut off after step {step} of {steps}, goes on from step {resumes_at}"
     return JobSummary(
@@ -139,12 +154,13 @@ def _stamps(folder: Path) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=512)
-def _read(folder: Path, stamps: tuple[int, ...]) -> tuple[dict[str, Any], Curves, int]:
-    """Record, curves and the step to go on from. Pages ask for the list often, and most runs are long over."""
+def _read(folder: Path, stamps: tuple[int, ...]) -> tuple[dict[str, Any], Curves, int, list[str]]:
+    """Record, curves, the step to go on from and the findings. Pages ask for the list often, and most runs are over."""
     del stamps
     record = read_record(folder)
     assert record is not None
-    return record, stored_curves(folder), _store(folder, record).resumable_step()
+    resumes_at = _store(folder, record).resumable_step()
+    return record, stored_curves(folder), resumes_at, stored_findings(folder)
 
 
 def _state_now(folder: Path, record: Mapping[str, Any]) -> tuple[State, str]:
@@ -169,6 +185,7 @@ def _details(summary: JobSummary, folder: Path, curves: Curves) -> JobDetails:
         resumes_at=store.resumable_step(),
         findings=[e["text"] for e in event_lines(folder) if e.get("event") == "Finding"],
         plan=record["identity"]["plan"],
+        previews=stored_previews(folder),
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Literal, Protocol
 
+from ..wan.errors import UserError
 from ..wan.families import Role
 from .events import Finding, Listener, StepDone
 from .expert_trainer import ExpertTrainer, StepResult
@@ -19,6 +21,10 @@ from .seat import GiveBack, Seat
 from .turns import RunStopped, Turns
 
 End = Literal["done", "stopped"]
+
+
+class BrokenWeightsError(UserError):
+    """What an optimizer has made of finite gradients is not finite: there is nothing to save."""
 
 
 class Saver(Protocol):
@@ -55,6 +61,9 @@ def train(
         with ExitStack() as attached, Seat(trainers, turns, give_back) as seat:
             _attach_all(attached, trainers)
             _measure(held_out, monitor, done, trainers, seat, tell)
+            if preview and first_step and first_step % preview.every == 0:
+                # It was stopped or killed between the checkpoint and its previews.
+                _show(preview, plan, done, trainers, seat, listen, again=False)
             for step in range(first_step, plan.steps):
                 role = role_at(plan, step)
                 worked = seat.seconds
@@ -72,6 +81,9 @@ def train(
                     _show(preview, plan, done, trainers, seat, listen)
     except RunStopped:
         end = "stopped"
+    except BrokenWeightsError:
+        turns.leave()
+        raise
     except Exception:
         # Out of memory, a broken number, a full disk: the weights are those of the last whole step.
         turns.leave()
@@ -103,8 +115,12 @@ def _show(
     trainers: Mapping[Role, ExpertTrainer],
     seat: Seat,
     listen: Listener,
+    *,
+    again: bool = True,
 ) -> None:
     for number in range(1, len(preview.clips) + 1):
+        if not again and preview.made(step, number):
+            continue
         try:
             preview(plan, step, number, trainers, seat)
         except RunStopped:
@@ -128,6 +144,14 @@ def _attach_all(attached: ExitStack, trainers: Mapping[Role, ExpertTrainer]) -> 
 def _step_done(
     plan: TrainingPlan, trainer: ExpertTrainer, step: int, result: StepResult, seconds: float
 ) -> StepDone:
+    weight = trainer.adapters.mean_magnitude()
+    if not math.isfinite(weight):
+        raise BrokenWeightsError(
+            f"The weights of the {trainer.role} expert's LoRA are no numbers any more at step {step}.",
+            "The gradients were finite, so the optimizer has made them so: its rate is far too high, or it does not "
+            "suit these weights.",
+            "The last checkpoint before this step is whole. Lower the rate, or choose another optimizer.",
+        )
     return StepDone(
         step=step,
         steps=plan.steps,
@@ -136,5 +160,5 @@ def _step_done(
         grad_norm=result.grad_norm,
         rate=mean_rate(trainer.optimizer),
         seconds=seconds,
-        weight=trainer.adapters.mean_magnitude(),
+        weight=weight,
     )

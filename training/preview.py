@@ -1,12 +1,12 @@
-"""A clip sampled during training, with the LoRAs as they are: Euler steps over the experts in training.
+"""Clips sampled during training, with the LoRAs as they are: Euler steps over the experts in training.
 
-Each step is a piece of work like a micro-batch: the run can be parked, paused and stopped between two of them,
+Each sampler step is a piece of work like a micro-batch: the run can be parked, paused and stopped between two of them,
 and what comes out does not depend on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -37,46 +37,62 @@ class Sampled(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """Every `every` steps, the clip that begins like `clip` and follows its caption.
+    """Every `every` steps, for each of `clips` one that begins like it and follows its text.
 
-    negative: (tokens, width) embedding of what it should not show. `show(step, latent)` gets the normalised
-    latent (channels, frames, height, width) on the CPU.
+    All begin with the noise of `seed`, so that clips of different steps, and of different texts, can be compared.
+    negative: (tokens, width) embedding of what they should not show. `show(step, number, latent)` gets the number
+    of the clip from 1, and the normalised latent (channels, frames, height, width) on the CPU. `made(step, number)`
+    says whether it is there already: a run that was cut off before it goes on with the one that is missing.
     """
 
     every: int
-    clip: EncodedClip
+    clips: Sequence[EncodedClip]
     negative: torch.Tensor
-    show: Callable[[int, torch.Tensor], None]
+    show: Callable[[int, int, torch.Tensor], None]
+    made: Callable[[int, int], bool] = lambda *_: False
+    """Whether the clip of this step and number is there already: a run that goes on makes what it was cut off from."""
     steps: int = STEPS
     cfg: float = CFG
     seed: int = 7
 
     def __call__(
-        self, plan: TrainingPlan, step: int, trainers: Mapping[Role, Sampled], seat: Seat
+        self,
+        plan: TrainingPlan,
+        step: int,
+        number: int,
+        trainers: Mapping[Role, Sampled],
+        seat: Seat,
     ) -> None:
+        """Samples and shows the clip `number`, from 1."""
         with at_rest(trainers):
-            latent = self._sample(plan, trainers, seat)
+            latent = self._sample(plan, self.clips[number - 1], trainers, seat)
         # Whoever decodes it brings another network.
         seat.leave()
-        self.show(step, latent)
+        self.show(step, number, latent)
 
     def _sample(
-        self, plan: TrainingPlan, trainers: Mapping[Role, Sampled], seat: Seat
+        self, plan: TrainingPlan, clip: EncodedClip, trainers: Mapping[Role, Sampled], seat: Seat
     ) -> torch.Tensor:
         sigmas = schedule(self.steps, plan.shift)
-        x = torch.randn(self.clip.x0.shape, generator=generator_for(self.seed, "preview"))[None]
+        x = torch.randn(clip.x0.shape, generator=generator_for(self.seed, "preview"))[None]
+        given = clip.known_frames
+        x[0, :, :given] = clip.x0[:, :given]
         for sigma, following in pairwise(sigmas):
             trainer = trainers[_role(plan, sigma)]
             velocity = seat.work(
-                trainer.expert, lambda x=x, s=sigma, e=trainer.expert: self._velocity(e, x, s)
+                trainer.expert,
+                lambda x=x, s=sigma, e=trainer.expert: self._velocity(e, clip, x, s),
             )
+            velocity[:, :, :given] = 0
             x = x + (following - sigma) * velocity
         return x[0]
 
     @torch.no_grad()
-    def _velocity(self, expert: Expert, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        batch = stack_batch([self.clip], expert.device)
-        level = torch.tensor([sigma], device=expert.device)
+    def _velocity(
+        self, expert: Expert, clip: EncodedClip, x: torch.Tensor, sigma: float
+    ) -> torch.Tensor:
+        batch = stack_batch([clip], expert.device)
+        level = batch.levels(torch.tensor([sigma], device=expert.device))
         x = x.to(expert.device)
         wanted = expert.velocity(x, level, batch.context, batch.condition)
         if self.cfg == 1.0:

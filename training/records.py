@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ RECORD = "job.json"
 EVENTS = "events.jsonl"
 LOG = "run.log"
 LOCK = "run.lock"
+_BESIDE = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")
+"""What a file is called until it is whole."""
 KEYS = {"id", "state", "step", "message", "identity"}
 
 
@@ -73,3 +77,11 @@ def write_text(path: Path, text: str) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Removes what a killed process was writing in the folder of a run that is now this process' own."""
+    for path in [*folder.glob(".*"), *folder.glob("*/.*")]:
+        if path.is_file() and _BESIDE.fullmatch(path.name):
+            with suppress(OSError):  # a virus scanner has it open: it is no reason not to train
+                path.unlink()

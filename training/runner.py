@@ -10,12 +10,14 @@ from functools import partial
 
 from ..wan.errors import UserError
 from .control import Control, Gate
-from .events import Event
+from .events import Event, StateChanged
 from .job import Job
 from .loop import End
+from .records import clear_unfinished
 from .states import State
+from .troubles import explained
 from .turns import RunStopped, Turns
-from .watch import RunWatch, stored_curves
+from .watch import RunWatch, stored_curves, stored_findings
 
 Work = Callable[[Turns], End]
 
@@ -76,6 +78,7 @@ class Runner:
                 )
             job.claim()
             try:
+                clear_unfinished(job.folder)
                 return self._enqueue(job, work)
             except BaseException:
                 self._runs = [run for run in self._runs if run.job is not job]
@@ -85,7 +88,11 @@ class Runner:
     def _enqueue(self, job: Job, work: Work) -> Run:
         control = Control(self._gate, lambda: job.state, job.set_state, self._interrupts)
         # Steps after the checkpoint that the run goes on from are done again.
-        watch = RunWatch(job.plan.steps, stored_curves(job.folder, up_to=job.step))
+        watch = RunWatch(
+            job.plan.steps,
+            stored_curves(job.folder, up_to=job.step),
+            stored_findings(job.folder),
+        )
         run = Run(job=job, control=control, watch=watch, work=work)
         job.listeners.append(watch)
         if self._listen:
@@ -139,8 +146,8 @@ class Runner:
         except BaseException as error:
             # Whatever ends a run, the host's own exceptions too, is shown where somebody waits for it.
             run.job.logger.exception("%s failed at step %s.", run.job.name, run.job.step)
-            outcome = ("failed", str(error) or type(error).__name__)
-            run.error = error
+            run.error = explained(error, run.job)
+            outcome = ("failed", str(run.error) or type(error).__name__)
         finally:
             self._gate.leave()
         self._end(run, *outcome)
@@ -154,11 +161,22 @@ class Runner:
         except Exception as error:
             # A full disk: the runs behind this one must not wait for ever.
             run.job.logger.exception("The end of %s could not be written.", run.job.name)
-            run.error = run.error or error
+            run.error = run.error or explained(error, run.job)
+            self._tell_at_least(run, message)
         finally:
             _forget_frames(run.error)
             run.job.release()
             run.finished.set()
+
+    def _tell_at_least(self, run: Run, message: str) -> None:
+        """What the run's own files could not take is shown to whoever looks on."""
+        if self._listen is None:
+            return
+        job = run.job
+        try:
+            self._listen(run, StateChanged(state=job.state, step=job.step, message=message))
+        except Exception:
+            job.logger.exception("A listener of %s failed.", job.name)
 
 
 def _worked(run: Run) -> End:

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ..wan.conditions import ImageCondition, start_frame_mask
+from ..wan.conditions import ImageCondition, frame_sigmas, start_frame_mask
 from ..wan.shapes import LatentSize
 from .cache.latent_cache import EntryReader
 
@@ -22,6 +22,7 @@ class EncodedClip:
     context: (tokens, width), text embedding.
     mask, image_latent: (4 or channels, frames, height, width), or None for text-to-video.
     clip_vision: (tokens, width), image features of the first frame, where the model takes them.
+    known_frames: latent frames at the start that the model is given clean, in the latent itself; they are not learnt.
     """
 
     name: str
@@ -30,6 +31,7 @@ class EncodedClip:
     mask: torch.Tensor | None = None
     image_latent: torch.Tensor | None = None
     clip_vision: torch.Tensor | None = None
+    known_frames: int = 0
 
 
 class Samples(Protocol):
@@ -99,6 +101,7 @@ class ClipKeys(NamedTuple):
     text: str
     views: tuple[ViewKeys, ...]
     repeats: float = 1.0
+    known_frames: int = 0
 
 
 class CachedSamples:
@@ -129,7 +132,7 @@ class CachedSamples:
             parts["mask"] = start_frame_mask(LatentSize(*clip.shape[-3:]))[0]
         if keys.vision is not None:
             parts["clip_vision"] = self._read(keys.vision)
-        return EncodedClip(name=clip.name, **parts)
+        return EncodedClip(name=clip.name, known_frames=clip.known_frames, **parts)
 
 
 def as_samples(clips: Sequence[EncodedClip] | Samples) -> Samples:
@@ -144,10 +147,19 @@ class Batch:
     x0: torch.Tensor
     context: torch.Tensor
     condition: ImageCondition | None
+    known_frames: int = 0
+
+    def levels(self, sigma: torch.Tensor) -> torch.Tensor:
+        """The noise level of every clip (batch,), or of every frame where some are given (batch, frames)."""
+        return frame_sigmas(sigma, self.x0.shape[2], self.known_frames)
+
+    def learnt(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The frames (batch, channels, frames, height, width) of which the model is to learn something."""
+        return tensor[:, :, self.known_frames :]
 
 
 def stack_batch(clips: Sequence[EncodedClip], device: torch.device) -> Batch:
-    """(batch, ...) tensors of `clips`, which have one shape."""
+    """(batch, ...) tensors of `clips`, which have one shape and as many given frames."""
 
     def stacked(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
         present = [tensor for tensor in tensors if tensor is not None]
@@ -163,4 +175,5 @@ def stack_batch(clips: Sequence[EncodedClip], device: torch.device) -> Batch:
         # A caption longer than the encoder's usual width has more tokens than the others: padding is zeros.
         context=pad_sequence([clip.context for clip in clips], batch_first=True).to(device),
         condition=condition,
+        known_frames=clips[0].known_frames,
     )

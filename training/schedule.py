@@ -167,12 +167,13 @@ def without_caption(plan: TrainingPlan, role: Role, index: int, count: int) -> l
 def sigmas_at(plan: TrainingPlan, role: Role, index: int, count: int) -> torch.Tensor:
     """(count,) sigmas of an expert's micro-batch `index`, within its range."""
     first = index * count
-    drawn = [_sigma(plan, role, first + i) for i in range(count)]
-    return torch.stack(drawn)
+    groups = range(first // STRATA, (first + count - 1) // STRATA + 1)
+    drawn = torch.cat([_sigmas(plan, role, group) for group in groups])
+    return drawn[first - groups.start * STRATA :][:count]
 
 
-def _sigma(plan: TrainingPlan, role: Role, position: int) -> torch.Tensor:
-    group, within = divmod(position, STRATA)
+def _sigmas(plan: TrainingPlan, role: Role, group: int) -> torch.Tensor:
+    """(STRATA,) that cover the expert's range evenly."""
     generator = generator_for(plan.seed, role, "sigma", group)
     return draw_sigmas(
         sigma_range(role, plan.boundary),
@@ -180,4 +181,4 @@ def _sigma(plan: TrainingPlan, role: Role, position: int) -> torch.Tensor:
         shift=plan.shift,
         generator=generator,
         **asdict(plan.timesteps),
-    )[within]
+    )

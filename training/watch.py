@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..wan.families import Role
-from .events import ClipEncoded, Event, StepDone, VerdictGiven
+from .events import ClipEncoded, Event, Finding, PreviewMade, StepDone, VerdictGiven
 from .monitors.curves import measured
+from .preview_files import previews_line
 from .records import event_lines
 
 Curves = dict[Role, list[tuple[int, float]]]
@@ -17,9 +18,10 @@ PACE_STEPS = 50
 
 
 class RunWatch:
-    """Listens to one run. `steps` is the plan's; `curves` what it did before, up to the step it goes on from."""
+    """Listens to one run. `steps` is the plan's; `curves` what it did before, up to the step it goes on from, and
+    `findings` what was found in it."""
 
-    def __init__(self, steps: int, curves: Curves) -> None:
+    def __init__(self, steps: int, curves: Curves, findings: Iterable[str] = ()) -> None:
         self.steps = steps
         self.curves = curves
         self.step = max((points[-1][0] for points in curves.values() if points), default=0)
@@ -27,7 +29,10 @@ class RunWatch:
         self.encoded: tuple[int, int] | None = None
         """Clips encoded, and how many there are; None before and after that."""
         self.verdict = ""
-        """What the run said of itself when it ended."""
+        """What the run has said of itself last: at a checkpoint, or when it ended."""
+        self.findings = list(findings)
+        self.previews = ""
+        """Where the clips lie that were sampled so far."""
         self._encoding = ""
         self._seconds: deque[float] = deque(maxlen=PACE_STEPS)
 
@@ -43,6 +48,10 @@ class RunWatch:
             self._seconds.append(event.seconds)
         elif isinstance(event, VerdictGiven):
             self.verdict = event.text
+        elif isinstance(event, Finding) and event.rule:
+            self.findings.append(event.text)
+        elif isinstance(event, PreviewMade):
+            self.previews = previews_line(Path(event.file).parent, event.step)
 
     def seconds_per_step(self) -> float | None:
         """Of the run's own work; None before the first step."""
@@ -54,15 +63,15 @@ class RunWatch:
         return None if pace is None else pace * (self.steps - self.step)
 
     def text(self, state: str, message: str = "") -> str:
-        """State, step, pace and time left; then the losses."""
+        """State, step, pace and time left; then the verdict, the losses and what was found."""
         parts = [state, f"step {self.step} of {self.steps}"]
         if self.encoded is not None:
             parts[1] = self._encoding
         pace, left = self.seconds_per_step(), self.seconds_left()
         if pace is not None and left is not None and state in ("running", "parked", "paused"):
             parts += [f"{pace:.2f} s a step", f"{clock(left)} left"]
-        lines = [", ".join(parts), loss_line(self.curves), self.verdict, message]
-        return "\n".join(line for line in lines if line)
+        told = [loss_line(self.curves), self.previews, found_line(self.findings), message]
+        return "\n".join(line for line in [", ".join(parts), self.verdict, *told] if line)
 
 
 def encoding_text(event: ClipEncoded) -> str:
@@ -83,6 +92,19 @@ def stored_curves(folder: Path, up_to: int | None = None) -> Curves:
         if isinstance(event, StepDone):
             curves.setdefault(event.role, []).append((event.step, event.loss))
     return curves
+
+
+def stored_findings(folder: Path) -> list[str]:
+    """What the monitors have found in a run so far, in order."""
+    lines = event_lines(folder)
+    found = [line["text"] for line in lines if line.get("event") == "Finding" and line.get("rule")]
+    return list(dict.fromkeys(found))
+
+
+def found_line(findings: Iterable[str]) -> str:
+    """The beginnings of findings, which are as long as a person needs them: what, and at which step."""
+    short = [f"{text.partition('):')[0]})" if "):" in text else text for text in findings]
+    return f"found: {'; '.join(short)}" if short else ""
 
 
 def _forget_from(curves: Curves, step: int) -> None:

@@ -47,3 +47,16 @@ def start_frame_mask(size: LatentSize, *, known_cells: int = 1, batch: int = 1) 
     mask = torch.zeros(batch, FRAMES_PER_CELL, *size)
     mask[:, :, :known_cells] = 1.0
     return mask
+
+
+def frame_sigmas(sigma: torch.Tensor, frames: int, known: int) -> torch.Tensor:
+    """The noise level of every latent frame of a clip whose first `known` are given: (batch, frames), those at 0.
+
+    sigma: (batch,), which comes back as it is where no frame is given. Wan 2.2 5B sees a start frame so: clean in the
+    latent itself, each token at the noise level of its frame (Wan-Video/Wan2.2, wan/textimage2video.py).
+    """
+    if not known:
+        return sigma
+    levels = sigma[:, None].repeat(1, frames)
+    levels[:, :known] = 0
+    return levels

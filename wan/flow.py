@@ -8,8 +8,11 @@ import torch
 
 
 def mix(x0: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """x_t = (1 - sigma) x0 + sigma noise; `sigma` is (batch,) in [0, 1]."""
-    sigma = sigma.to(x0).view(-1, *[1] * (x0.ndim - 1))
+    """x_t = (1 - sigma) x0 + sigma noise; `sigma` is (batch,) in [0, 1], or (batch, frames) for latents
+    (batch, channels, frames, height, width)."""
+    sigma = sigma.to(x0)
+    per_frame = sigma.ndim == 2
+    sigma = sigma[:, None, :, None, None] if per_frame else sigma.view(-1, *[1] * (x0.ndim - 1))
     return (1 - sigma) * x0 + sigma * noise
 
 

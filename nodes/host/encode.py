@@ -69,6 +69,7 @@ def encoded_dataset(
                 text=item.text,
                 views=item.views,
                 repeats=item.clip.repeats,
+                known_frames=_known_frames(setup, filling.shapes[item.views[0].latent]),
             )
             for item in wanted
         ]
@@ -111,6 +112,11 @@ def image_condition(
     video = start_frame_video(pixels[0], pixels.shape[0])
     latent = _encoded(video, vae, model)
     return start_frame_mask(LatentSize(*latent.shape[-3:]))[0], latent
+
+
+def _known_frames(setup: Setup, latent: tuple[int, ...]) -> int:
+    """Latent frames that are given clean; a picture is learnt whole, from its caption alone."""
+    return 1 if setup.clean_start and latent[1] > 1 else 0
 
 
 class _Wanted(NamedTuple):
@@ -219,7 +225,14 @@ class _Filling:
         return pixels
 
     def _require_unchanged(self, clip: Clip) -> None:
-        stat = clip.path.stat()
+        try:
+            stat = clip.path.stat()
+        except OSError as error:
+            raise UserError(
+                f"{clip.path.name} cannot be read any more ({error.strerror}).",
+                f"A run reads its clips when it begins, from {clip.path.parent}.",
+                "Put them back where they were and queue the workflow again.",
+            ) from error
         now = (clip.path, stat.st_size, stat.st_mtime_ns)
         if now not in self._digests:
             self._digests[now] = digest_of(clip.path, None)

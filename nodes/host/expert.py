@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
-from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_management import (
+    is_device_cpu,
     load_models_gpu,
     soft_empty_cache,
     unload_model_and_clones,
 )
 from comfy.model_patcher import ModelPatcher
-from einops import rearrange
-from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from ...wan.conditions import ImageCondition
 from ...wan.expert import Attention, LinearShape
 from ...wan.families import Role, SigmaRange
 from ...wan.lora.adapters import AdapterSet
+from .attention_override import attention_override
+from .block_ring import BUFFERS, BlockRing, block_weights, buffer_bytes
+from .block_swap import leave_streamed, load_around, require_swappable
 from .borders import differentiable_ops, normal_weights
+from .checkpointing import InputsInRam, checkpointed
 from .injection import KEY, adapter_sets, with_adapters
 from .wan_models import linear_layers, require_wan, require_whole
 
 
 class HostExpert:
     """`wan.expert.Expert` over a MODEL. The MODEL itself is never changed: adapters go on a clone of its patcher,
-    which shares the weights."""
+    which shares the weights.
+
+    swap_blocks: so many blocks' weights stay in main memory and are brought when their block computes.
+    offload_activations: what the blocks keep for the backward pass waits in main memory. Both need `checkpoint_blocks`.
+    """
 
     def __init__(
         self,
@@ -40,13 +44,18 @@ class HostExpert:
         *,
         checkpoint_blocks: bool = True,
         batch_shape: tuple[int, ...] = (1, 16, 1, 8, 8),
+        swap_blocks: int = 0,
+        offload_activations: bool = False,
     ) -> None:
+        assert checkpoint_blocks or not (swap_blocks or offload_activations), "a plan refuses it"
         self.role: Role = role
         self.sigma_range = sigma_range
         self._model = model
         self._network = require_wan(model, f"model ({role})")
         self._checkpoint_blocks = checkpoint_blocks
         self._batch_shape = batch_shape
+        self._swapped = require_swappable(model, swap_blocks)
+        self._offload = offload_activations
         self._clone: ModelPatcher | None = None
 
     @property
@@ -68,14 +77,8 @@ class HostExpert:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         patcher = self._clone or self._model
-        # The host's own way to bring weights: it ejects and unpatches whatever another clone left in the
-        # shared modules. Inference mode, because weights moved outside of it break the next prompt.
-        # Whole, because a layer that is streamed in computes from a buffer that the next layer overwrites,
-        # and the backward pass would read it again.
         with torch.inference_mode():
-            load_models_gpu(
-                [patcher], memory_required=self._activation_bytes(), force_full_load=True
-            )
+            self._load(patcher)
         require_whole(patcher)
         with ExitStack() as stack:
             stack.enter_context(normal_weights(self._network))
@@ -84,10 +87,39 @@ class HostExpert:
                 stack.enter_context(normal_weights(adapter))
             stack.enter_context(differentiable_ops())
             if self._checkpoint_blocks:
-                stack.enter_context(_checkpointed(self._network.blocks))
+                self._enter_checkpointing(stack, patcher)
             # Off again before anybody else uses the shared layers, whatever of the host's comes first.
             stack.callback(patcher.eject_model)
             yield
+
+    def _load(self, patcher: ModelPatcher) -> None:
+        """The host's own way to bring weights: it ejects and unpatches whatever another clone left in the shared
+        modules. In inference mode, because weights moved outside of it break the next prompt.
+
+        Whole, but for the swapped blocks: a layer that the host streams computes from a buffer that the next layer
+        overwrites, and the backward pass would read it again. Swapped blocks have buffers of their own (block_ring.py).
+        """
+        needed = self._activation_bytes()
+        if self._swapped:
+            load_around(patcher, self._swapped, needed)
+        else:
+            load_models_gpu([patcher], memory_required=needed, force_full_load=True)
+
+    def _enter_checkpointing(self, stack: ExitStack, patcher: ModelPatcher) -> None:
+        device, ring = patcher.load_device, None
+        if self._swapped:
+            if not is_device_cpu(device):
+                stack.callback(leave_streamed, patcher, self._swapped)
+            ring = BlockRing(self._swapped, device)
+            stack.callback(ring.close)
+        dropout = any(a.dropout for adapters in adapter_sets(patcher) for a in adapters.values())
+        blocks = checkpointed(
+            self._network.blocks,
+            lend=ring.lend if ring else None,
+            inputs=InputsInRam(device) if self._offload else None,
+            random=dropout,
+        )
+        stack.enter_context(blocks)
 
     def unload(self) -> None:
         patcher = self._clone or self._model
@@ -96,18 +128,17 @@ class HostExpert:
             soft_empty_cache()
 
     def _activation_bytes(self) -> float:
-        """Room for one forward pass by the host's own estimate, and for what every block keeps for the
-        backward pass: its input, in the dtype of the model."""
+        """Room for one forward pass by the host's own estimate, for what every block keeps for the backward pass
+        (its input, in the dtype of the model), and for the buffers of the swapped blocks."""
         model = self._model.model
         batch, _, frames, height, width = self._batch_shape
         tokens = batch * frames * math.ceil(height / 2) * math.ceil(width / 2)
-        kept = (
-            tokens
-            * self._network.dim
-            * len(self._network.blocks)
-            * model.get_dtype_inference().itemsize
-        )
-        return model.memory_required([2 * batch, *self._batch_shape[1:]]) + kept
+        # Of inputs in main memory, one is in use and one on its way.
+        inputs = 2 if self._offload else len(self._network.blocks)
+        kept = tokens * self._network.dim * inputs * model.get_dtype_inference().itemsize
+        sizes = (buffer_bytes(block_weights(block)) for block in self._swapped.values())
+        buffers = min(BUFFERS, len(self._swapped)) * max(sizes, default=0)
+        return model.memory_required([2 * batch, *self._batch_shape[1:]]) + kept + buffers
 
     def velocity(
         self,
@@ -124,7 +155,7 @@ class HostExpert:
             x_t = torch.cat([x_t, image_condition.channels()], dim=1)
             features = image_condition.clip_vision
         timestep = patcher.get_model_object("model_sampling").timestep(sigma).float()
-        options = {"optimized_attention_override": _attention_override(attention, sigma)}
+        options = {"optimized_attention_override": attention_override(attention, sigma)}
         velocity = self._network(
             x_t.to(dtype),
             timestep,
@@ -133,57 +164,3 @@ class HostExpert:
             transformer_options=options,
         )
         return velocity.float()
-
-
-@contextmanager
-def _checkpointed(blocks: nn.ModuleList) -> Iterator[None]:
-    """Each block's activations are computed again in the backward pass instead of being kept."""
-    patched_before = [vars(block).get("forward") for block in blocks]
-    for index, block in enumerate(blocks):
-        block.forward = _recomputing(block.forward, index)
-    try:
-        yield
-    finally:
-        for block, before in zip(blocks, patched_before, strict=True):
-            del block.forward
-            if before is not None:
-                block.forward = before
-
-
-def _recomputing(forward: Callable[..., torch.Tensor], index: int) -> Callable[..., torch.Tensor]:
-    def recomputed(
-        *args: Any, transformer_options: Mapping[str, Any], **kwargs: Any
-    ) -> torch.Tensor:
-        # The host writes the index of the block at hand into one shared dict; by the time of the backward
-        # pass it names the last block, so every block keeps its own.
-        options = {**transformer_options, "block_index": index}
-        out = checkpoint(forward, *args, transformer_options=options, use_reentrant=False, **kwargs)
-        assert out is not None
-        return out
-
-    return recomputed
-
-
-def _attention_override(
-    attention: Attention | None, sigma: torch.Tensor
-) -> Callable[..., torch.Tensor]:
-    """PyTorch's attention, which always has a backward pass, or the one that was handed in for self-attention."""
-
-    def override(
-        chosen: Callable[..., torch.Tensor],
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        heads: int,
-        **kwargs: Any,
-    ) -> torch.Tensor:
-        del chosen
-        options = kwargs.get("transformer_options", {})
-        grid = tuple(options.get("grid_sizes", ()))
-        if attention is None or q.shape[1] != torch.Size(grid).numel() or k.shape[1] != q.shape[1]:
-            return attention_pytorch(q, k, v, heads, **kwargs)
-        q, k, v = (rearrange(t, "b l (n d) -> b l n d", n=heads) for t in (q, k, v))
-        out = attention(q, k, v, block=options["block_index"], grid=grid, sigma=sigma)
-        return rearrange(out, "b l n d -> b l (n d)")
-
-    return override

@@ -21,7 +21,9 @@ from ...training.seat import GiveBack
 from ...wan.errors import UserError
 from .gate import HostGate
 from .guard import Guards
+from .preview import PreviewWishes
 from .progress import RunProgress
+from .queue_again import Workflow, keep_workflow
 from .run import open_run, work_of
 from .setup import Setup
 
@@ -72,15 +74,27 @@ atexit.register(runner.shutdown, SHUTDOWN_S)
 _starting = threading.Lock()
 
 
-def start(setup: Setup, name: str, *, give_back: GiveBack, preview_every: int) -> Job:
-    """The job of this setup, in the queue of runs unless it is done; the one that is there already if it is live."""
+def start(
+    setup: Setup,
+    name: str,
+    *,
+    give_back: GiveBack,
+    previews: PreviewWishes,
+    workflow: Workflow | None = None,
+) -> Job:
+    """The job of this setup, in the queue of runs unless it is done; the one that is there already if it is live.
+
+    `workflow` is kept in the run's folder, so that the run can be queued again by itself.
+    """
     with _starting:
         job = open_run(setup, name)
         if (live := runner.find(job.id)) is not None:
             return live.job
         if job.state == "done":
             return job
-        work = work_of(setup, job, give_back=give_back, preview_every=preview_every)
+        if workflow is not None:
+            keep_workflow(job.folder, workflow)
+        work = work_of(setup, job, give_back=give_back, previews=previews)
         return runner.submit(job, work).job
 
 
@@ -113,8 +127,8 @@ def ask(run: Run, action: str) -> str:
     return f"{run.job.name}: {summary.text}{asked}"
 
 
-def wait_for(job: Job, node_id: str | None, *, tell: bool = True) -> None:
-    """Keeps the prompt waiting until the run is over, and lets it work meanwhile.
+def wait_for(job: Job, node_id: str | None, *, tell: bool = True) -> Job:
+    """Keeps the prompt waiting until the run is over, lets it work meanwhile, and gives the job as it is then.
 
     Cancel stops the run, waits until it is saved, and is passed on. Raises what the run raised, and `UserError`
     when somebody else stopped it. `tell`: write how it gets on under the node, which a trainer's own view does.
@@ -131,6 +145,7 @@ def wait_for(job: Job, node_id: str | None, *, tell: bool = True) -> None:
             "What comes after it needs a finished run.",
             "Queue it again and it goes on; or set unfinished to latest on Tandem Job Result.",
         )
+    return job
 
 
 def _keep_waiting(run: Run, node_id: str | None, *, tell: bool) -> None:

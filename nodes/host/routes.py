@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from aiohttp import web
 from server import PromptServer
@@ -14,7 +14,9 @@ from ...training.listing import JobDetails, job_details, list_jobs
 from ...wan.errors import UserError
 from . import jobs
 from .places import jobs_root
+from .queue_again import queue_again
 
+OVER_FOR_NOW = ("stopped", "failed", "cut off")
 _ID = re.compile(r"[0-9a-f]{16}")
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -44,15 +46,19 @@ async def _ask(request: web.Request) -> object:
     details = await _find(request)
     run = jobs.runner.find(details.id)
     action = request.match_info["action"]
+    if run is None and action == "resume" and details.state in OVER_FOR_NOW:
+        return await _resume(details)
     if run is None:
         raise _RefusedError(
             409,
             UserError(
                 f"{details.name} is {details.state}: there is nothing to {action}.",
                 "A run in this ComfyUI can be paused, resumed and stopped.",
-                "Queue its workflow again: it goes on where it was."
-                if details.state != "done"
-                else "It is finished; train under another name to do it again.",
+                "Resume it: its workflow is queued again."
+                if details.state in OVER_FOR_NOW
+                else "It is finished; train under another name to do it again."
+                if details.state == "done"
+                else "Look at the list of runs.",
             ),
         )
     try:
@@ -60,6 +66,15 @@ async def _ask(request: web.Request) -> object:
     except UserError as error:
         raise _RefusedError(409, error) from error
     return asdict(await _find(request))
+
+
+async def _resume(details: JobDetails) -> object:
+    """Queues the workflow of a run that is over for now; what it says then is what it says of the queue."""
+    try:
+        prompt_id = await queue_again(jobs_root() / details.name, details.name)
+    except UserError as error:
+        raise _RefusedError(409, error) from error
+    return asdict(replace(details, message=f"Its workflow is queued as prompt {prompt_id}."))
 
 
 async def _find(request: web.Request) -> JobDetails:

@@ -6,20 +6,22 @@ import math
 from collections.abc import Mapping
 
 from ...training.checkpoints import lora_file_name
-from ...training.events import CheckpointSaved, Finding, VerdictGiven
+from ...training.events import CheckpointSaved, Finding
+from ...training.expert_trainer import ExpertTrainer, build_trainers
 from ...training.job import Identity, Job, checked_name, open_job
-from ...training.loop import End, ExpertTrainer, build_trainers, train
-from ...training.monitors.curves import curves_of, measured
+from ...training.loop import End, train
+from ...training.monitors.effective_rank import effective_ranks
 from ...training.monitors.held_out import HeldOutLoss, divided, pick_held_out
 from ...training.monitors.monitor import monitor_of
-from ...training.monitors.verdict import verdict_of, write_verdict
-from ...training.plots import loss_plot, monitor_plot, save_picture
+from ...training.pictures import save_pictures
 from ...training.preview import Preview
 from ...training.records import event_lines
 from ...training.runner import Work
 from ...training.samples import Samples
 from ...training.schedule import require_repeats
 from ...training.seat import GiveBack
+from ...training.start import write_start
+from ...training.tensorboard import on_the_board
 from ...training.turns import Turns
 from ...wan.errors import UserError
 from ...wan.expert import Expert
@@ -31,8 +33,10 @@ from .cache_keys import text_encoder_digest
 from .encode import encoded_dataset
 from .expert import HostExpert
 from .places import jobs_root, open_cache, publish_folder
-from .preview import preview_of
+from .preview import NO_PREVIEWS, PreviewWishes, preview_of
+from .results import settle
 from .setup import Setup
+from .start import start_factors
 
 
 def open_run(setup: Setup, name: str) -> Job:
@@ -48,14 +52,21 @@ def open_run(setup: Setup, name: str) -> Job:
         clip_vision=wan_models.patched_digest(setup.clip_vision.patcher)
         if setup.clip_vision
         else "",
+        start=setup.start.digest() if setup.start else "",
     )
     job = open_job(jobs_root(), identity)
     _refuse_foreign_files(job)
+    if setup.start:
+        write_start(job.folder, setup.start)
     return job
 
 
 def work_of(
-    setup: Setup, job: Job, *, give_back: GiveBack = "offload", preview_every: int = 0
+    setup: Setup,
+    job: Job,
+    *,
+    give_back: GiveBack = "offload",
+    previews: PreviewWishes = NO_PREVIEWS,
 ) -> Work:
     """What the training thread does for this job: encodes what is not in the cache, trains to the end of the
     plan, and saves on the way. It holds the models until it is dropped."""
@@ -66,48 +77,15 @@ def work_of(
             job.listen(Finding(step=job.step, kind="note", text=note))
         cache = open_cache()
         with encoded_dataset(setup, cache, turns=turns, listen=job.listen) as clips:
-            preview = preview_of(setup, job, clips, cache, turns, preview_every)
+            held_out = _held_out_places(setup)
+            preview = preview_of(setup, job, clips, cache, turns, previews, held_out=held_out)
             with gradients():
                 end = _train(setup, job, clips, turns, give_back, preview)
-        _draw(job)
-        _judge(job)
+        settle(job, over=True)
+        save_pictures(job)
         return end
 
     return work
-
-
-def publish(job: Job) -> None:
-    """The newest checkpoint under the run's own name in the first loras folder, if it is not there already."""
-    step = job.store.steps()[-1]
-    if {_published_step(job, role) for role in job.plan.roles()} != {step}:
-        job.store.publish(step, job.plan.roles(), publish_folder())
-
-
-def _published_step(job: Job, role: Role) -> object:
-    path = publish_folder() / lora_file_name(job.name, role)
-    return tandem_metadata(read_metadata(path)).get("step") if path.is_file() else None
-
-
-def _draw(job: Job) -> None:
-    """Pictures of the losses and of what the monitors measured, beside the checkpoints."""
-    title, steps = job.name, job.plan.steps
-    save_picture(loss_plot(job.losses(), title=title, steps=steps), job.plot_file)
-    curves = curves_of(measured(event_lines(job.folder)))
-    save_picture(
-        monitor_plot(curves, title=title, steps=steps), job.plot_file.with_name("monitors.png")
-    )
-
-
-def _judge(job: Job) -> None:
-    """Which checkpoints to keep: in the log, in the events and in `verdict.json`."""
-    verdict = verdict_of(job.plan, event_lines(job.folder))
-    if verdict is None:
-        return
-    write_verdict(job.folder, verdict)
-    text = verdict.text()
-    job.logger.info("%s: %s", job.name, text)
-    keep = {role: kept.step for role, kept in verdict.keep.items()}
-    job.listen(VerdictGiven(step=verdict.step, keep=keep, text=text))
 
 
 def _held_out_places(setup: Setup) -> tuple[int, ...]:
@@ -126,29 +104,49 @@ def _train(
     preview: Preview | None,
 ) -> End:
     shown, held = divided(clips, _held_out_places(setup))
-    trainers = build_trainers(setup.plan, _experts(setup, clips), shown)
-    job.step = job.store.resume(trainers)
-    metadata = job.metadata(setup.dataset.trigger)
+    trainers = _trainers(setup, job, clips, shown)
+    metadata = job.metadata(setup.dataset.trigger) | _started_from(setup)
 
     def save(step: int, trainers: Mapping[Role, ExpertTrainer]) -> None:
         if step > 0:
             job.store.save(step, trainers, metadata)
-            publish(job)
             files = {role: str(job.store.file(step, role)) for role in setup.plan.roles()}
-            job.listen(CheckpointSaved(step=step, files=files))
+            ranks = effective_ranks(trainers)
+            job.listen(CheckpointSaved(step=step, files=files, effective_rank=ranks))
+            settle(job)
 
-    return train(
-        setup.plan,
-        trainers,
-        save=save,
-        listen=job.listen,
-        first_step=job.step,
-        turns=turns,
-        give_back=give_back,
-        preview=preview,
-        monitor=monitor_of(setup.plan, event_lines(job.folder), job.step),
-        held_out=HeldOutLoss(setup.plan, held, shown) if len(held) else None,
+    with on_the_board(job):
+        return train(
+            setup.plan,
+            trainers,
+            save=save,
+            listen=job.listen,
+            first_step=job.step,
+            turns=turns,
+            give_back=give_back,
+            preview=preview,
+            monitor=monitor_of(setup.plan, event_lines(job.folder), job.step),
+            held_out=HeldOutLoss(setup.plan, held, shown) if len(held) else None,
+        )
+
+
+def _trainers(setup: Setup, job: Job, clips: Samples, shown: Samples) -> dict[Role, ExpertTrainer]:
+    """As the newest checkpoint has them; without one, as the LoRAs have them that the run goes on from."""
+    experts = _experts(setup, clips)
+    trainers = build_trainers(setup.plan, experts, shown)
+    job.step = job.store.resume(trainers)
+    job.store.clear_unpublished(job.plan.roles(), publish_folder())
+    settle(job)  # a killed run may have left the published pair half old
+    start = setup.start
+    if job.step or start is None:
+        return trainers
+    return build_trainers(
+        setup.plan, experts, shown, lambda role: start_factors(start, role, setup.models[role])
     )
+
+
+def _started_from(setup: Setup) -> dict[str, object]:
+    return {"started_from": setup.start.metadata()} if setup.start else {}
 
 
 def _experts(setup: Setup, clips: Samples) -> dict[Role, Expert]:
@@ -161,6 +159,8 @@ def _experts(setup: Setup, clips: Samples) -> dict[Role, Expert]:
             sigma_range(role, plan.boundary),
             checkpoint_blocks=plan.checkpoint_blocks,
             batch_shape=largest,
+            swap_blocks=plan.swap_blocks,
+            offload_activations=plan.offload_activations,
         )
         for role, model in setup.models.items()
     }

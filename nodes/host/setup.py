@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...training.data.dataset import TRIGGER_SLOT, Dataset, unfilled_captions
+from ...training.layer_settings import require_layers
 from ...training.optimizers.build import optimizer_notes, require_optimizer
 from ...training.plans.limits import require_allowed
 from ...training.plans.plan import TrainingPlan
+from ...training.start import RunStart
 from ...wan.errors import UserError
 from ...wan.families import A14B, AUTO, BOUNDARIES, Role, Task, resolve_family
 from . import wan_models
+from .block_swap import require_swappable
 from .cache_keys import TextNames
 from .encode import encode_text, require_text_width
 from .places import open_cache
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
     from comfy.clip_vision import ClipVisionModel
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
+
+
+TOKEN_5B_PX = 32
+"""Wan 2.2 5B: cells of 16 x 16 pixels, 2 x 2 of them a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +45,10 @@ class Setup:
     task: Task
     notes: tuple[str, ...]
     """What was resolved differently from the plan, and what a person should know first."""
+    clean_start: bool = False
+    """Whether the first latent frame of every clip is given to the network clean: Wan 2.2 5B as image-to-video."""
+    start: RunStart | None = None
+    """The LoRAs that the run goes on from."""
 
     @property
     def any_model(self) -> ModelPatcher:
@@ -61,6 +72,7 @@ def check_setup(
     wan_models.require_still_weights(models)
     for role, model in models.items():
         wan_models.require_trainable(model, f"model ({role})")
+        require_swappable(model, plan.swap_blocks)
     wan_models.require_pair(models)
     first = next(iter(models.values()))
     wan_models.require_vae(vae, first)
@@ -68,6 +80,9 @@ def check_setup(
     require_text_width(_first_context(clip, dataset), wan_models.text_width(first))
     _require_trainable(plan, dataset)
     resolved, notes = _resolve(plan, models)
+    for role in resolved.roles():
+        require_layers(resolved, role, wan_models.linear_layers(models[role].model.diffusion_model))
+    clean_start = wan_models.takes_clean_frames(first) and resolved.task == "i2v"
     return Setup(
         plan=resolved,
         dataset=dataset,
@@ -76,7 +91,12 @@ def check_setup(
         vae=vae,
         clip_vision=clip_vision if wan_models.takes_clip_vision(first) else None,
         task=wan_models.model_task(first),
-        notes=(*notes, *_dataset_notes(dataset, wan_models.model_task(first), models)),
+        notes=(
+            *notes,
+            *_dataset_notes(dataset, wan_models.model_task(first), models),
+            *_size_notes(dataset, first),
+        ),
+        clean_start=clean_start,
     )
 
 
@@ -124,7 +144,7 @@ def _require_trainable(plan: TrainingPlan, dataset: Dataset) -> None:
             "It needs radial attention and a loss at two lengths, which this version has not.",
             "Choose general video, or wait for the version that has them.",
         )
-    require_optimizer(plan.optimizer.name, load=True)
+    require_optimizer(plan.optimizer.name, plan.lora.dtype)
     if waiting := unfilled_captions(dataset):
         raise UserError(
             f"The captions of {', '.join(waiting[:5])} still contain {TRIGGER_SLOT}.",
@@ -138,7 +158,9 @@ def _resolve(
 ) -> tuple[TrainingPlan, list[str]]:
     notes = []
     family = resolve_family(plan.family, 2 if len(models) == 2 else 1)
-    task = wan_models.model_task(next(iter(models.values())))
+    first = next(iter(models.values()))
+    own = wan_models.model_task(first)
+    task: str = own
     train = "both" if len(models) == 2 or family != A14B else next(iter(models)).split("_")[0]
     if "single" in models:
         notes.append(
@@ -150,10 +172,13 @@ def _resolve(
             f"Only the {train}-noise expert is connected: it takes all {plan.steps} steps."
         )
     boundary = plan.boundary
-    if task != plan.task:
-        boundary = BOUNDARIES[task]
+    if wan_models.takes_clean_frames(first):
+        task = plan.task
+        notes.append(_both_tasks_note(task))
+    elif own != plan.task:
+        boundary = BOUNDARIES[own]
         notes.append(
-            f"The plan was made for {plan.task}; the model is {task}: boundary {boundary:g}."
+            f"The plan was made for {plan.task}; the model is {own}: boundary {boundary:g}."
         )
     notes += optimizer_notes(plan)
     if patched := [r for r, model in models.items() if model.patches or model.injections]:
@@ -161,6 +186,18 @@ def _resolve(
             f"{' and '.join(patched)} came with LoRA patches, which stay in while training."
         )
     return replace(plan, family=family, task=task, boundary=boundary, train=train), notes
+
+
+def _both_tasks_note(task: str) -> str:
+    if task == "i2v":
+        return (
+            "Wan 2.2 5B is trained as image-to-video: the first latent frame is given clean and not learnt. Set task "
+            "to t2v in the plan to train it from text alone."
+        )
+    return (
+        "Wan 2.2 5B is trained as text-to-video, with every frame noised. Set task to i2v in the plan to give it the "
+        "first frame."
+    )
 
 
 def _dataset_notes(dataset: Dataset, task: Task, roles: Iterable[Role]) -> list[str]:
@@ -176,3 +213,18 @@ def _dataset_notes(dataset: Dataset, task: Task, roles: Iterable[Role]) -> list[
             "alone, or on a text-to-video model."
         )
     return notes
+
+
+def _size_notes(dataset: Dataset, model: ModelPatcher) -> list[str]:
+    """Sides that the host would pad: those of Wan 2.2 5B are multiples of 32."""
+    if not wan_models.takes_clean_frames(model):
+        return []
+    sizes = [dataset.clip_size(clip) for clip in dataset.clips]
+    odd = [size for size in sizes if size.width % TOKEN_5B_PX or size.height % TOKEN_5B_PX]
+    if not odd:
+        return []
+    return [
+        f"{len(odd)} clips have sides that are no multiples of {TOKEN_5B_PX}, for example {odd[0].width} x "
+        f"{odd[0].height}: a token of Wan 2.2 5B covers {TOKEN_5B_PX} x {TOKEN_5B_PX} pixels, and the rest is padded. "
+        "Set width and height to such multiples on the dataset."
+    ]

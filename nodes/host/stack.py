@@ -258,20 +258,28 @@ class _Expert:
 
     def _own_part(self, file: LoraFile, item: Assignment) -> LoraFile:
         """The file without the other expert's keys."""
-        parts = split_experts(file.tensors)
-        if None in parts:
+        side = part_side(file.tensors, self._role, item.row, item.file)
+        if side is None:
             return file
-        side = SIDE_OF[self._role]
-        if self._role == "single":
-            if len(parts) == 2:
-                raise UserError(
-                    f"Row {item.row}: {item.file} holds the LoRAs of both experts, but one model is connected.",
-                    "Such a file belongs to the two experts of Wan 2.2 A14B.",
-                    "Connect both experts, or set family to wan 2.2 A14B for a lone one.",
-                )
-            (side,) = parts
         empty = replace(file.header, tensors={})
-        return LoraFile(split_header(file.header).get(side, empty), parts.get(side, {}))
+        own = split_experts(file.tensors).get(side, {})
+        return LoraFile(split_header(file.header).get(side, empty), own)
+
+
+def part_side(named: Mapping[str, object], role: Role, row: int, file: str) -> Side | None:
+    """The expert whose keys an expert takes out of those of a file; None when all of them are for it."""
+    parts = split_experts(named)
+    if None in parts:
+        return None
+    if role != "single":
+        return SIDE_OF[role]
+    if len(parts) == 2:
+        raise UserError(
+            f"Row {row}: {file} holds the LoRAs of both experts, but one model is connected.",
+            "Such a file belongs to the two experts of Wan 2.2 A14B.",
+            "Connect both experts, or set family to wan 2.2 A14B for a lone one.",
+        )
+    return next(iter(parts))
 
 
 def _peak(schedule: StrengthSchedule | None) -> float:

@@ -10,6 +10,7 @@ import torch
 from comfy.ldm.wan.model import WanModel
 from comfy.ldm.wan.vae import WanVAE
 from comfy.ldm.wan.vae2_2 import WanVAE as WanVAE22
+from comfy.model_base import WAN22
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
@@ -129,6 +130,12 @@ def model_task(model: ModelPatcher) -> Task:
     return task_of(
         network.patch_embedding.weight.shape[1], model.model.latent_format.latent_channels
     )
+
+
+def takes_clean_frames(model: ModelPatcher) -> bool:
+    """Wan 2.2 5B makes videos from text and from a start frame: it has no channels for the frame, which is given clean
+    in the latent itself (the host's Wan22ImageToVideoLatent)."""
+    return isinstance(model.model, WAN22)
 
 
 def text_width(model: ModelPatcher) -> int:

@@ -320,6 +320,7 @@ def output(tmp_path, monkeypatch):
 def test_a_second_run_over_the_same_dataset_calls_no_encoder_at_all(
     pair, vae, clip, clips, calls, output
 ):
+    from tandem_wan.nodes.host.preview import PreviewWishes
     from tandem_wan.nodes.host.run import open_run, work_of
 
     texts = {}
@@ -330,10 +331,10 @@ def test_a_second_run_over_the_same_dataset_calls_no_encoder_at_all(
         job = open_run(replace(setup, plan=plan), name)
         events = []
         job.listeners.append(events.append)
-        work = work_of(replace(setup, plan=plan), job, preview_every=2)
+        work = work_of(replace(setup, plan=plan), job, previews=PreviewWishes(every=2))
         assert work(Turns()) == "done"
         assert [type(e).__name__ for e in events].count("StepDone") == 2
-        assert (job.folder / "previews" / "step_000002.mp4").is_file()
+        assert (job.folder / "previews" / "step_000002_preview1.mp4").is_file()
         texts[name] = dict(calls)
     # The width of the embedding is looked at before the run; then captions, no text, the preview's negative.
     assert texts == {"first": {"vae": 6, "text": 1 + 3 + 2}, "second": {"vae": 0, "text": 0}}

@@ -248,7 +248,7 @@ def test_operations_of_a_training_step_are_those_that_torch_counts(pair, encoded
 @pytest.mark.parametrize("recompute", [False, True])
 def test_what_a_step_keeps_for_the_backward_pass_is_what_autograd_keeps(pair, encoded, recompute):
     from tandem_wan.nodes.host.machine import network_of
-    from tandem_wan.training.plans.estimate import kept_bytes
+    from tandem_wan.training.plans.estimate_memory import kept_bytes
 
     plan = rig.plan(checkpoint_blocks=recompute)
     trainer = rig.trainers(plan, pair, encoded[:1])["high_noise"]

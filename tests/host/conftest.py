@@ -16,7 +16,7 @@ from tandem_wan.wan.miniature.layouts import TransformerSize
 from tandem_wan.wan.miniature.random_family import write_family
 
 ROOT = Path(__file__).absolute().parents[2]
-PROBE = Path(__file__).with_name("packs") / "probe.py"
+PACKS = Path(__file__).with_name("packs")
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,8 @@ def base(footage, tmp_path_factory) -> Path:
     for part in sorted(clips.iterdir())[:2]:
         shutil.copyfile(part, one / part.name)
     (base / "input" / "empty").mkdir()
-    shutil.copyfile(PROBE, base / "custom_nodes" / "probe.py")
+    for pack in PACKS.glob("*.py"):
+        shutil.copyfile(pack, base / "custom_nodes" / pack.name)
     return base
 
 

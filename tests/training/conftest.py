@@ -19,8 +19,9 @@ import torch
 from einops import rearrange
 from hypothesis import settings
 from tandem_wan.training.events import CheckpointSaved
+from tandem_wan.training.expert_trainer import ExpertTrainer, build_trainers
 from tandem_wan.training.job import Identity, Job, open_job
-from tandem_wan.training.loop import ExpertTrainer, build_trainers, train
+from tandem_wan.training.loop import train
 from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.plans.settings import ExpertSettings, LoraSettings, OptimizerSettings
 from tandem_wan.training.runner import Run, Runner
@@ -43,7 +44,7 @@ INPUTS = 2 * CHANNELS + TEXT_WIDTH + 1
 class ToyExpert:
     """One linear and one hidden layer over each latent cell; keeps a log of what is done to it."""
 
-    def __init__(self, role: str, *, boundary: float = 0.9, log: list | None = None) -> None:
+    def __init__(self, role: str, *, boundary=0.9, log: list | None = None, width=WIDTH) -> None:
         self.role = role
         self.sigma_range = sigma_range(role, boundary)
         self.device = torch.device("cpu")
@@ -55,8 +56,8 @@ class ToyExpert:
         self.calls = 0
         self._shapes = {
             "blocks.0.self_attn.o": LinearShape(INPUTS, CHANNELS),
-            "blocks.0.ffn.0": LinearShape(INPUTS, WIDTH),
-            "blocks.0.ffn.2": LinearShape(WIDTH, CHANNELS),
+            "blocks.0.ffn.0": LinearShape(INPUTS, width),
+            "blocks.0.ffn.2": LinearShape(width, CHANNELS),
         }
         generator = torch.Generator().manual_seed(len(role))
         self.base = {
@@ -67,7 +68,10 @@ class ToyExpert:
         }
 
     def layers(self) -> dict[str, LinearShape]:
-        return {**self._shapes, "head.head": LinearShape(WIDTH, CHANNELS)}
+        return {
+            **self._shapes,
+            "head.head": LinearShape(self._shapes["blocks.0.ffn.0"].outputs, CHANNELS),
+        }
 
     def attach(self, adapters) -> None:
         assert self.attached is None
@@ -310,15 +314,14 @@ def toy_plan(optimizer: str = "adamw", **changes: Any) -> TrainingPlan:
     return TrainingPlan(**(values | changes))
 
 
-def toy_experts(plan: TrainingPlan, log: list | None = None) -> dict[str, ToyExpert]:
-    log = [] if log is None else log
-    return {role: ToyExpert(role, boundary=plan.boundary, log=log) for role in plan.roles()}
+def toy_experts(plan: TrainingPlan, log: list | None = None, width=WIDTH) -> dict[str, ToyExpert]:
+    """With a width of 1024 and rank 4, factors have the 4,096 numbers that 8-bit optimizers begin at."""
+    more = {"boundary": plan.boundary, "log": [] if log is None else log, "width": width}
+    return {role: ToyExpert(role, **more) for role in plan.roles()}
 
 
-def toy_trainers(
-    plan: TrainingPlan, clips: list[EncodedClip] | None = None, log: list | None = None
-) -> dict[str, ExpertTrainer]:
-    return build_trainers(plan, toy_experts(plan, log), clips or toy_clips())
+def toy_trainers(plan: TrainingPlan, clips=None, log=None, width=WIDTH) -> dict[str, ExpertTrainer]:
+    return build_trainers(plan, toy_experts(plan, log, width), clips or toy_clips())
 
 
 def weights(trainers: dict[str, ExpertTrainer]) -> dict[str, list[torch.Tensor]]:

@@ -220,7 +220,7 @@ def test_publishing_puts_the_pair_under_the_runs_name(toys, store, tmp_path):
     train_and_save(toys, plan, toys.trainers(plan), store)
     target = tmp_path / "loras"
     for step in (3, 6):
-        final = store.publish(step, plan.roles(), target)
+        final = store.publish(dict.fromkeys(plan.roles(), step), target)
         assert {path.name for path in target.iterdir()} == {
             "mermaid_high_noise.safetensors",
             "mermaid_low_noise.safetensors",
@@ -233,7 +233,7 @@ def test_publishing_puts_the_pair_under_the_runs_name(toys, store, tmp_path):
 def test_a_failed_copy_leaves_the_published_pair_as_it_was(toys, store, tmp_path, monkeypatch):
     plan = toys.plan(steps=6, save_every=3)
     train_and_save(toys, plan, toys.trainers(plan), store)
-    final = store.publish(3, plan.roles(), tmp_path / "loras")
+    final = store.publish(dict.fromkeys(plan.roles(), 3), tmp_path / "loras")
     before = {role: path.read_bytes() for role, path in final.items()}
     copied = []
 
@@ -245,7 +245,7 @@ def test_a_failed_copy_leaves_the_published_pair_as_it_was(toys, store, tmp_path
 
     monkeypatch.setattr(shutil, "copyfile", second_copy_fails)
     with pytest.raises(OSError, match="No space"):
-        store.publish(6, plan.roles(), tmp_path / "loras")
+        store.publish(dict.fromkeys(plan.roles(), 6), tmp_path / "loras")
     assert {role: path.read_bytes() for role, path in final.items()} == before
     assert len(list((tmp_path / "loras").iterdir())) == 2
 

@@ -108,6 +108,47 @@ def test_500_unanimous_bumps_of_1e_6_lead_from_1e_4_to_6e_4():
     assert optimizer.state[weight]["rate"].min().item() == pytest.approx(6.0e-4, rel=0.01)
 
 
+def test_each_expert_bumps_by_its_own_settings_within_its_own_bounds():
+    settings = OptimizerSettings(name="automagic")
+    high = ExpertSettings(rate=1e-4, bump=2e-6, minimum=1e-5, maximum=9e-4)
+    low = ExpertSettings(rate=1e-4, bump=1e-6, minimum=8e-5, maximum=1e-3)
+    for rates, risen, fallen in ((high, 9e-4, 1e-5), (low, 6e-4, 8e-5)):
+        weight = parameter(8, 4)
+        optimizer = build_optimizer([weight], settings, rates)
+        for _ in range(501):  # the first has no sign to agree with
+            step(optimizer, weight, torch.ones(8, 4))
+        assert mean_rate(optimizer) == pytest.approx(risen, rel=1e-4)
+        for index in range(600):
+            step(optimizer, weight, torch.full((8, 4), -1.0 if index % 2 else 1.0))
+        expected = max(risen - (600 - 1) * rates.bump, fallen)
+        assert mean_rate(optimizer) == pytest.approx(expected, abs=2.1 * rates.bump)
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (3, 4, 5)], ids=str)
+def test_a_vector_has_a_square_of_each_number_and_more_axes_are_matrices_of_their_own(shape):
+    weight = torch.nn.Parameter(torch.zeros(shape))
+    optimizer = automagic(weight, beta2=0.9, clip=1e9)
+    random = torch.Generator().manual_seed(2)
+    slow = [
+        automagic(torch.nn.Parameter(torch.zeros(4, 5)), beta2=0.9, clip=1e9)
+        for _ in range(3 if len(shape) == 3 else 0)
+    ]
+    exact, squares = torch.zeros(shape), torch.zeros(shape)
+    rate, before = torch.full(shape, 1e-4), torch.zeros(shape)
+    for index in range(10):
+        gradient = torch.randn(shape, generator=random)
+        step(optimizer, weight, gradient)
+        for part, other in zip(gradient, slow, strict=True) if slow else ():
+            step(other, other.param_groups[0]["params"][0], part)
+        squares = 0.9 * squares + 0.1 * gradient.square()
+        if index:
+            rate = rate + torch.where((gradient > 0) == (before > 0), 1e-6, -1e-6)
+        exact, before = exact - rate * gradient / squares.sqrt(), gradient
+    if slow:
+        exact = torch.stack([each.param_groups[0]["params"][0].detach() for each in slow])
+    torch.testing.assert_close(weight.detach(), exact, rtol=1e-4, atol=1e-7)
+
+
 def test_small_rates_beside_large_ones_keep_their_bumps():
     weight = parameter(2, 2)
     optimizer = automagic(weight, rate=3e-6, bump=1e-6, minimum=1e-7, maximum=1e-3)
@@ -257,7 +298,7 @@ def test_the_settings_of_a_plan_reach_automagic():
     settings = OptimizerSettings(name="automagic", beta2=0.9, weight_decay=0.2, clip=0.7)
     rates = ExpertSettings(rate=1e-4, bump=2e-5, minimum=3e-5, maximum=4e-4)
     group = build_optimizer([parameter(2, 2)], settings, rates).param_groups[0]
-    assert {key: group[key] for key in group if key != "params"} == {
+    assert {key: group[key] for key in group if key not in ("params", "factor")} == {
         "rate": 1e-4,
         "bump": 2e-5,
         "minimum": 3e-5,

@@ -139,3 +139,22 @@ def test_nested_memory_comes_back_as_it_was():
     assert torch.equal(found[0], parts[0]) and torch.equal(found[2][0.9], parts[2][0.9])
     assert found[2][0.9].dtype == torch.bfloat16
     assert again.param_groups[0]["lr"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "why"),
+    [
+        ("Adai", "bfloat16", "not finite"),
+        ("ROSE", "bfloat16", "cannot be saved whole"),
+        ("DASH", "float32", "cannot be saved whole"),
+    ],
+)
+def test_a_class_is_tried_in_the_adapters_dtype_from_a_start_like_a_runs(name, dtype, why):
+    """From a factor of zeros, over more steps than memory of five or ten steps back hides in."""
+    with pytest.raises(UserError, match=why):
+        require_optimizer(f"library:{name}", dtype)
+    with pytest.raises(UserError, match=why):
+        w = torch.nn.Parameter(torch.zeros(2, 2, dtype=getattr(torch, dtype)))
+        build_optimizer([w], OptimizerSettings(name=f"library:{name}"), ExpertSettings())
+    if dtype == "bfloat16":
+        require_optimizer(f"library:{name}")

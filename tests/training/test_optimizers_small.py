@@ -2,17 +2,14 @@
 
 import pytest
 import torch
-from tandem_wan.training.data.dataset import Counts
 from tandem_wan.training.optimizers import low_bit
 from tandem_wan.training.optimizers.adamw import CompactAdamW
 from tandem_wan.training.optimizers.automagic import Automagic
-from tandem_wan.training.optimizers.build import build_optimizer, optimizer_notes, require_optimizer
-from tandem_wan.training.optimizers.kahan import exact_value
-from tandem_wan.training.plans.estimate import remembered_bytes
-from tandem_wan.training.plans.limits import plan_findings
+from tandem_wan.training.optimizers.build import build_optimizer, optimizer_notes
+from tandem_wan.training.optimizers.kahan import REMAINDER, exact_value, store_value
+from tandem_wan.training.plans.estimate_memory import remembered_bytes
 from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.plans.settings import ExpertSettings, LoraSettings, OptimizerSettings
-from tandem_wan.wan.errors import UserError
 
 SHAPE = (64, 128)
 BF16 = torch.bfloat16
@@ -46,38 +43,6 @@ def walk(optimizer, w, count, each=None):
     return w.detach().float()
 
 
-def nothing_compiles(monkeypatch):
-    def compiled(*args, **kwargs):
-        raise AssertionError("something was compiled")
-
-    monkeypatch.setattr(torch, "compile", compiled)
-
-
-def test_8_bit_compiles_nothing(monkeypatch):
-    nothing_compiles(monkeypatch)
-    with pytest.raises(AssertionError, match="compiled"):
-        from torchao.optim import AdamW8bit
-
-        walk(AdamW8bit([w := weight()]), w, 1)
-    walk(built("adamw 8-bit", w := weight()), w, 3)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, BF16], ids=str)
-def test_8_bit_is_the_librarys_own_rule(dtype):
-    from torchao.optim import AdamW8bit
-
-    ours, theirs = weight(dtype), weight(dtype)
-    optimizer = built("adamw 8-bit", ours)
-    if dtype == BF16:
-        optimizer = CompactAdamW(
-            [ours], lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01, eight_bit=True, kahan=False
-        )
-    walk(optimizer, ours, 30)
-    with torch.compiler.set_stance("force_eager"):
-        walk(AdamW8bit([theirs], lr=1e-3), theirs, 30)
-    torch.testing.assert_close(ours, theirs, rtol=1e-2 if dtype == BF16 else 1e-4, atol=3e-5)
-
-
 def test_8_bit_follows_adamw_within_a_twentieth_of_the_way_gone():
     start, exact, coded = weight().detach().clone(), weight(), weight()
     walk(built("adamw", exact), exact, 200)
@@ -92,7 +57,7 @@ def test_8_bit_moments_take_a_quarter_of_the_bytes():
     state = optimizer.state[w]
     assert {name: t.dtype for name, t in state.items() if t.ndim > 1} == {
         "exp_avg_codes": torch.uint8,
-        "exp_avg_sq_codes": torch.uint8,
+        "exp_avg_sq_root_codes": torch.uint8,
     }
     assert sum(t.nbytes for t in state.values()) <= 2.05 * w.numel()
 
@@ -111,6 +76,7 @@ def test_a_tensor_that_is_small_or_has_no_whole_blocks_keeps_its_moments_exact(s
     [
         ("adamw", "float32"),
         ("automagic", "float32"),
+        ("adamw", "bfloat16"),
         ("adamw 8-bit", "float32"),
         ("adamw kahan", "bfloat16"),
         ("adamw 8-bit kahan", "bfloat16"),
@@ -122,15 +88,6 @@ def test_the_estimate_of_a_plan_counts_what_is_really_remembered(name, dtype):
     walk(optimizer, w, 1)
     real = sum(t.nbytes for t in optimizer.state[w].values()) / w.numel()
     assert remembered_bytes(plan(name, dtype)) == pytest.approx(real, rel=0.05)
-
-
-def test_codes_are_within_their_step_of_the_values():
-    value = torch.randn(16, 256, generator=torch.Generator().manual_seed(3))
-    for signed, values in ((True, value), (False, value.square())):
-        back = low_bit.decode(*low_bit.encode(values, signed=signed), signed=signed)
-        top = values.abs().amax(-1, keepdim=True)
-        # The widest step of the codes is 0.9 / 64 of a block's largest value (0.9 / 128 without a sign).
-        assert ((back - values).abs() <= top * (0.015 if signed else 0.0075)).all()
 
 
 TINY = 2e-6
@@ -200,7 +157,7 @@ def test_in_float32_kahan_has_nothing_to_do_and_says_so():
     assert "nothing to do" in optimizer_notes(plan("adamw kahan"))[0]
     assert not built("adamw 8-bit kahan", weight()).kahan
     for name in ("adamw kahan", "adamw 8-bit kahan", "automagic"):
-        assert optimizer_notes(plan(name, "bfloat16")) == ()
+        assert optimizer_notes(plan(name, "bfloat16", maximum=1e-3)) == ()
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamw 8-bit", "prodigy", "library:Lion"])
@@ -210,25 +167,36 @@ def test_16_bits_without_kahan_are_told_what_they_lose(name):
 
 
 def test_automagic_says_that_it_takes_no_schedule():
-    notes = optimizer_notes(plan("automagic", schedule="cosine"))
+    notes = optimizer_notes(plan("automagic", schedule="cosine", maximum=1e-3))
     assert ["schedule and warm-up of" in note for note in notes] == [True, True]
 
 
-@pytest.mark.parametrize("name", ["adamw 8-bit", "adamw 8-bit kahan"])
-def test_without_the_library_adamw_takes_its_place_by_name(monkeypatch, name):
-    monkeypatch.setattr(low_bit, "find_spec", lambda name: None)
-    assert type(built(name, weight())) is torch.optim.AdamW
-    assert optimizer_notes(plan(name))[0] == low_bit.MISSING
-    told = [f.text for f in plan_findings(plan(name), Counts(16, 16.0, 0.0)) if f.level == "note"]
-    assert low_bit.MISSING in told
-    optimizer = built(name, w := weight(BF16))
-    walk(optimizer, w, 2)
-    assert "exp_avg" in optimizer.state[w]
+def test_without_kahan_16_bit_weights_have_moments_of_32_bits_all_the_same():
+    """In 16 bits the second moment stays where it is: a step of beta2 0.999 is below what they tell apart."""
+    w, theirs = weight(BF16, (8, 8)), weight(BF16, (8, 8))
+    optimizer, plain = built("adamw", w), torch.optim.AdamW([theirs], lr=1e-3)
+    for step in range(1500):
+        for each, its in ((optimizer, w), (plain, theirs)):
+            its.grad = torch.full_like(its, 1.0 if step < 500 else 0.1)
+            each.step()
+    kept, stuck = (o.state[x]["exp_avg_sq"].mean() for o, x in ((optimizer, w), (plain, theirs)))
+    exact = (1 - 0.999**500) * 0.999**1000 + 0.01 * (1 - 0.999**1000)
+    assert optimizer.state[w]["exp_avg_sq"].dtype == torch.float32
+    assert kept.item() == pytest.approx(exact, rel=2e-3)
+    assert abs(stuck.item() - exact) > 0.3 * exact
+    assert REMAINDER not in optimizer.state[w]
 
 
-def test_a_library_that_cannot_be_loaded_is_a_message_in_three_parts(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torchao.optim", None)
-    require_optimizer("adamw 8-bit")
-    with pytest.raises(UserError, match="torchao cannot be loaded") as caught:
-        require_optimizer("adamw 8-bit", load=True)
-    assert "pip install torchao" in caught.value.to_do
+def test_a_remainder_that_is_no_longer_kept_is_not_added_again():
+    w = weight(BF16)
+    state = {}
+    store_value(w.data, w.detach().float() * 1.001, state)
+    assert state[REMAINDER].any()
+    store_value(w.data, torch.full(SHAPE, 0.3001), state, keep=False)
+    assert torch.equal(exact_value(w, state), w.detach().float())
+
+
+def test_automagic_without_room_for_its_rates_says_so():
+    notes = optimizer_notes(plan("automagic"))
+    assert ["no room" in note and "0.0001" in note for note in notes] == [True, True]
+    assert optimizer_notes(plan("automagic", minimum=1e-5, maximum=1e-4)) == ()

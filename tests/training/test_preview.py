@@ -29,9 +29,9 @@ class Often(Turns):
             raise RunStopped
 
 
-def previewed(toys, *, turns=None, every=5, interrupted_calls=(), **changes):
-    """(losses, previews by step, trainers) of a short run."""
-    plan = toys.plan(steps=12, dropout=0.2)
+def previewed(toys, *, turns=None, every=5, interrupted_calls=(), plan=None, clips=1, **changes):
+    """(end, losses, previews by step and number, trainers) of a short run."""
+    plan = toys.plan(**({"steps": 12, "dropout": 0.2} | (plan or {})))
     trainers = toys.trainers(plan)
     calls = {"count": 0}
 
@@ -44,12 +44,12 @@ def previewed(toys, *, turns=None, every=5, interrupted_calls=(), **changes):
     for trainer in trainers.values():
         trainer.expert.before_velocity = hit
     shown, losses = {}, []
-    clip = toys.clips()[0]
+    shots = toys.clips()[:clips]
     preview = Preview(
         every=every,
-        clip=clip,
-        negative=torch.zeros_like(clip.context),
-        show=lambda step, latent: shown.update({step: latent}),
+        clips=shots,
+        negative=torch.zeros_like(shots[0].context),
+        show=lambda step, number, latent: shown.update({(step, number): latent}),
         steps=6,
         **changes,
     )
@@ -67,17 +67,39 @@ def previewed(toys, *, turns=None, every=5, interrupted_calls=(), **changes):
 def test_previews_come_when_asked_and_change_nothing_of_the_run(toys):
     _, without, none, trained = previewed(toys, every=0)
     _, losses, shown, trainers = previewed(toys)
-    assert losses == without and list(shown) == [5, 10] and none == {}
+    assert losses == without and list(shown) == [(5, 1), (10, 1)] and none == {}
     assert toys.same(toys.weights(trainers), toys.weights(trained))
-    assert not torch.equal(shown[5], shown[10]), "the adapters have learnt in between"
+    assert not torch.equal(shown[5, 1], shown[10, 1]), "the adapters have learnt in between"
 
 
 def test_a_preview_is_the_same_however_often_the_run_is_parked_or_interrupted(toys):
-    _, losses, shown, _ = previewed(toys)
+    _, losses, shown, _ = previewed(toys, clips=2)
     for turns, hits in ((Often(at=range(1, 60, 2)), ()), (Often(), (6, 7, 9, 14, 20))):
-        _, again, parked, _ = previewed(toys, turns=turns, interrupted_calls=hits)
-        assert again == losses
-        assert all(torch.equal(parked[step], latent) for step, latent in shown.items())
+        _, again, parked, _ = previewed(toys, turns=turns, interrupted_calls=hits, clips=2)
+        assert again == losses and parked.keys() == shown.keys()
+        assert all(torch.equal(parked[which], latent) for which, latent in shown.items())
+
+
+def test_each_of_several_previews_is_what_it_would_be_alone(toys):
+    _, losses, shown, _ = previewed(toys, clips=3)
+    assert list(shown) == [(step, number) for step in (5, 10) for number in (1, 2, 3)]
+    _, again, alone, _ = previewed(toys)
+    assert again == losses and torch.equal(shown[5, 1], alone[5, 1])
+    assert not torch.equal(shown[5, 1], shown[5, 2])
+
+
+@pytest.mark.parametrize("order", ["interleaved", "joint", "sequential"])
+def test_a_preview_takes_both_experts_whatever_order_they_are_trained_in(toys, order):
+    """Trap 14: where the expert changes every step, a preview must not keep the one that was trained last."""
+    _, _, shown, trainers = previewed(toys, every=12, plan={"order": order})
+    sigmas = schedule(6, toys.plan().shift)
+    for role, trainer in trainers.items():
+        seen = [entry[2].item() for entry in trainer.expert.log if entry[:2] == ("velocity", role)]
+        # Two calls a step of the sampler: with the caption, and without.
+        low, high = trainer.expert.sigma_range
+        own = [s for s in sigmas[:-1] if (low <= s if role == "high_noise" else s < high)]
+        assert own and seen[-2 * len(own) :] == pytest.approx([s for s in own for _ in range(2)])
+    assert list(shown) == [(12, 1)]
 
 
 def test_a_stop_in_the_middle_of_a_preview_ends_the_run_at_the_step_it_has(toys):
@@ -89,24 +111,27 @@ def test_a_stop_in_the_middle_of_a_preview_ends_the_run_at_the_step_it_has(toys)
 
 def test_a_preview_that_fails_is_said_and_the_run_goes_on(toys):
     _, losses, _, trained = previewed(toys, every=0)
-    plan, findings, again = toys.plan(steps=12, dropout=0.2), [], []
-    trainers, clip = toys.trainers(plan), toys.clips()[0]
+    plan, findings, again, shown = toys.plan(steps=12, dropout=0.2), [], [], []
+    trainers, clips = toys.trainers(plan), toys.clips()[:2]
 
-    def no_room(step, latent):
-        raise MemoryError(f"no room for {tuple(latent.shape)} at {step}")
+    def no_room(step, number, latent):
+        if number == 1:
+            raise MemoryError(f"no room for {tuple(latent.shape)} at {step}")
+        shown.append((step, number))
 
     def listen(event):
         (findings if isinstance(event, Finding) else again).append(event)
 
-    preview = Preview(
-        every=5, clip=clip, negative=torch.zeros_like(clip.context), show=no_room, steps=2
-    )
+    nothing = torch.zeros_like(clips[0].context)
+    preview = Preview(every=5, clips=clips, negative=nothing, show=no_room, steps=2)
     end = train(plan, trainers, save=lambda *args: None, listen=listen, preview=preview)
     assert end == "done"
     assert [(event.step, event.loss) for event in again] == losses
     assert toys.same(toys.weights(trainers), toys.weights(trained))
     assert [(found.step, found.kind) for found in findings] == [(5, "warning"), (10, "warning")]
-    assert "MemoryError: no room for" in findings[0].text and "goes on" in findings[0].text
+    assert "Preview 1 at step 5" in findings[0].text and "goes on" in findings[0].text
+    assert "MemoryError: no room for" in findings[0].text
+    assert shown == [(5, 2), (10, 2)], "the others are made"
 
 
 def test_a_preview_follows_euler_over_both_experts(toys):
@@ -135,7 +160,7 @@ def test_a_preview_follows_euler_over_both_experts(toys):
             no = expert.velocity(x, at, torch.zeros_like(batch.context), batch.condition)
         x = x + (sigmas[i + 1] - sigma) * (no + 2.0 * (yes - no))
     assert set(roles) == {"high_noise", "low_noise"}
-    torch.testing.assert_close(shown[12], x[0], rtol=0, atol=0)
+    torch.testing.assert_close(shown[12, 1], x[0], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0, 5.0, 8.0])

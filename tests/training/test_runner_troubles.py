@@ -6,6 +6,9 @@ import threading
 import pytest
 from tandem_wan.training import records
 from tandem_wan.training.events import StateChanged
+from tandem_wan.training.loop import train
+from tandem_wan.training.preview import Preview
+from tandem_wan.training.turns import RunStopped
 from tandem_wan.wan.errors import UserError
 
 LIMIT_S = 20.0
@@ -35,6 +38,20 @@ def test_a_run_whose_end_cannot_be_written_ends_and_the_next_one_starts(toys, ru
     assert second.finished.wait(2.0), "the thread goes on"
     assert second.job.state == "done"
     toys.eventually(lambda: runs.frames == ["busy", "idle"])
+
+
+def test_who_looks_on_hears_of_an_end_that_could_not_be_written(toys, tmp_path, full_disk):
+    heard = []
+    runs = toys.runs(tmp_path, listen=lambda run, event: heard.append(event))
+    run, hold = runs.held("first", at=3)
+    full_disk.append(run.job.folder)
+    hold.go.set()
+    assert run.finished.wait(LIMIT_S)
+    runs.end()
+    assert isinstance(run.error, UserError) and "the disk is full" in run.error.came
+    last = StateChanged(state="failed", step=run.job.step, message=str(run.error))
+    assert heard[-1] == last and run.control.why == last.message
+    assert "goes on from step 2." in run.error.to_do, "the checkpoint before"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -131,3 +148,30 @@ def test_a_stop_that_comes_as_the_run_is_let_in_and_has_nothing_left_to_do(runs)
     run = runs.runner.submit(runs.job(), lambda turns: "done")
     assert run.finished.wait(LIMIT_S)
     assert run.job.state in ("done", "stopped")
+
+
+def test_a_run_that_was_stopped_within_its_previews_makes_the_rest_when_it_goes_on(toys):
+    plan, clips, shown = toys.plan(steps=6), toys.clips(), []
+    stops = [(3, 2)]
+
+    def show(step, number, latent):
+        if (step, number) in stops:
+            stops.clear()
+            raise RunStopped
+        shown.append((step, number))
+
+    preview = Preview(
+        every=3,
+        clips=clips[:2],
+        negative=clips[0].context,
+        show=show,
+        made=lambda *which: which in shown,
+        steps=2,
+    )
+    trainers = toys.trainers(plan)
+    saved = []
+    wishes = {"save": lambda step, _: saved.append(step), "preview": preview}
+    assert train(plan, trainers, listen=lambda event: None, **wishes) == "stopped"
+    assert (shown, saved) == ([(3, 1)], [3])
+    assert train(plan, trainers, listen=lambda event: None, first_step=3, **wishes) == "done"
+    assert shown == [(3, 1), (3, 2), (6, 1), (6, 2)]

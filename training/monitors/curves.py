@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -24,7 +25,7 @@ def measured(lines: Iterable[Line], up_to: int | None = None) -> list[StepDone |
             _forget(kept, line["step"] + 1)
         elif name == "StepDone":
             _forget(kept, line["step"])
-        if name in _KINDS:
+        if name in _KINDS and math.isfinite(line["loss"]):
             kept.append(_event(line))
     return [event for event in _last_of_each(kept) if up_to is None or event.step <= up_to]
 
@@ -39,6 +40,9 @@ class Measured:
     trained: dict[Role, Points] = field(default_factory=dict)
     weight_ratio: Points = field(default_factory=list)
     rate_ratio: Points = field(default_factory=list)
+    grad_norms: dict[Role, Points] = field(default_factory=dict)
+    ranks: dict[Role, Points] = field(default_factory=dict)
+    """How many directions each LoRA uses, at its checkpoints."""
 
 
 def curves_of(events: Iterable[StepDone | HeldOut]) -> Measured:
@@ -50,6 +54,7 @@ def curves_of(events: Iterable[StepDone | HeldOut]) -> Measured:
             curves.trained.setdefault(event.role, []).append((event.step, event.trained))
             continue
         curves.rates.setdefault(event.role, []).append((event.step, event.rate))
+        curves.grad_norms.setdefault(event.role, []).append((event.step, event.grad_norm))
         if event.weight is not None:
             curves.weights.setdefault(event.role, []).append((event.step, event.weight))
         if event.weight_ratio is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from ...wan.expert import Expert
 from ...wan.families import Role, sigma_range
 from ...wan.flow import mix, unwarp, velocity_target, warp
 from ...wan.lora.adapters import AdapterSet
-from ..events import HeldOut, Listener
+from ..events import Finding, HeldOut, Listener
 from ..plans.plan import TrainingPlan
 from ..preview import at_rest
 from ..samples import EncodedClip, Samples, stack_batch
@@ -96,6 +97,16 @@ def sigma_grid(plan: TrainingPlan, role: Role, clips: int) -> list[list[float]]:
     ]
 
 
+def _no_number(step: int, role: Role, held: float, trained: float) -> Finding:
+    who = role.replace("_", "-")
+    text = (
+        f"The held-out loss of the {who} expert is no number (step {step:,}): {held} on clips that are held out, "
+        f"{trained} on clips that are trained on. This checkpoint is not compared with the others; look for a broken "
+        "clip, or lower the rate."
+    )
+    return Finding(step=step, kind="warning", text=text, rule="held-out loss")
+
+
 class HeldOutLoss:
     """Measures every expert on the clips held out, and on as many of those that it is trained on.
 
@@ -120,14 +131,17 @@ class HeldOutLoss:
         seat: Seat,
         listen: Listener,
     ) -> None:
-        """Tells `HeldOut` of each of these experts."""
+        """Tells `HeldOut` of each of these experts; of one whose loss is no number, a warning instead."""
         for role, trainer in trainers.items():
             with at_rest(trainers):
                 held, trained = (
                     self._loss(clips, trainer.expert, role, seat)
                     for clips in (self._held, self._trained)
                 )
-            listen(HeldOut(step=step, role=role, loss=held, trained=trained))
+            if math.isfinite(held) and math.isfinite(trained):
+                listen(HeldOut(step=step, role=role, loss=held, trained=trained))
+            else:
+                listen(_no_number(step, role, held, trained))
 
     def _loss(self, clips: Samples, expert: Expert, role: Role, seat: Seat) -> float:
         losses = [
@@ -144,8 +158,9 @@ class HeldOutLoss:
         batch = stack_batch([clip], expert.device)
         generator = generator_for(self._plan.seed, "held out noise", expert.role, number, point)
         noise = torch.randn(batch.x0.shape, generator=generator).to(expert.device)
-        level = torch.tensor([sigma], device=expert.device)
+        levels = batch.levels(torch.tensor([sigma], device=expert.device))
         velocity = expert.velocity(
-            mix(batch.x0, noise, level), level, batch.context, batch.condition
+            mix(batch.x0, noise, levels), levels, batch.context, batch.condition
         )
-        return F.mse_loss(velocity, velocity_target(batch.x0, noise)).item()
+        target = velocity_target(batch.x0, noise)
+        return F.mse_loss(batch.learnt(velocity), batch.learnt(target)).item()

@@ -27,10 +27,12 @@ class _Own:
 
 
 class Record:
-    """Everything measured so far in a run of `steps` steps."""
+    """Everything measured so far in a run of `steps` steps. `in_turns`: the experts take turns all along, so that
+    their growth can be compared; of two that are trained one after the other, the younger grows faster."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, *, in_turns: bool = True) -> None:
         self.window = max(1, steps // WINDOWS)
+        self.in_turns = in_turns
         self.share = 0.0
         """Of the run that is over, 0 to 1."""
         self._steps = steps
@@ -44,6 +46,8 @@ class Record:
         self._losses.append(event.loss)
         own.losses.append(event.loss)
         own.rate = event.rate
+        # Of weights that have become infinite nothing can be told, nor written as JSON.
+        event = replace(event, weight=_finite(event.weight))
         if event.weight is not None:
             own.weights.append((event.step, event.weight))
         mean, std = _mean_and_std(own.losses[-LOSS_WINDOW:])
@@ -69,8 +73,8 @@ class Record:
         }
 
     def value(self, measure: str, role: Role = "single") -> float | None:
-        """One of `MEASURES` as it is now; None while it cannot be told."""
-        return MEASURES[measure](self, role)
+        """One of `MEASURES` as it is now, a finite number; None while it cannot be told."""
+        return _finite(MEASURES[measure](self, role))
 
     def weight(self, role: Role) -> float | None:
         """Mean |LoRA weight| after the expert's last step."""
@@ -94,6 +98,11 @@ class Record:
         back = round(self.window * (len(weights) - 1) / (last - first))
         before = weights[-1 - back][1] if 0 < back < len(weights) else 0.0
         return now / before - 1 if before > 0 else None
+
+    def low_outgrows_high(self) -> float | None:
+        """By how much more low noise has grown over the last window than high noise."""
+        high, low = self.growth("high_noise"), self.growth("low_noise")
+        return None if high is None or low is None or not self.in_turns else low - high
 
     def held_out_rise(self, role: Role) -> float | None:
         """How far the last two held-out losses lie above the lowest before them, as a share of it."""
@@ -133,10 +142,11 @@ MEASURES: Mapping[str, Measure] = {
     "weight ratio": lambda r, _: _quotient(r.weight("high_noise"), r.weight("low_noise")),
     "rate ratio": lambda r, _: _quotient(r.rate("high_noise"), r.rate("low_noise")),
     "high weight": lambda r, _: r.weight("high_noise"),
-    "low outgrows high": lambda r, _: _difference(r.growth("low_noise"), r.growth("high_noise")),
+    "low outgrows high": lambda r, _: r.low_outgrows_high(),
     "held-out rise": lambda r, role: r.held_out_rise(role),
     "trained fall": lambda r, role: r.trained_fall(role),
     "loss level": lambda r, _: r.loss_level(),
+    "least loss level": lambda r, _: r.loss_level(),
     "loss drift": lambda r, _: r.loss_drift(),
 }
 """Each by its name, for the expert where it is one's own."""
@@ -146,8 +156,8 @@ def _quotient(above: float | None, below: float | None) -> float | None:
     return above / below if above is not None and below else None
 
 
-def _difference(ours: float | None, theirs: float | None) -> float | None:
-    return None if ours is None or theirs is None else ours - theirs
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _mean_and_std(values: list[float]) -> tuple[float, float | None]:

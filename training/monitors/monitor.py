@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ...wan.families import Role
@@ -29,10 +30,10 @@ class Monitor:
         past: Iterable[StepDone | HeldOut] = (),
         told: Collection[str] = (),
     ) -> None:
-        self.record = Record(plan.steps)
+        self.record = Record(plan.steps, in_turns=plan.order != "sequential")
         self._rules = rules_for(plan) if rules is None else rules
-        self._held: dict[tuple[str, Role | None], tuple[bool, ...]] = {}
-        """Which conditions of a rule held when it was looked at last."""
+        self._looks: dict[tuple[str, Role | None], _Look] = {}
+        """How each rule stood when it was looked at last."""
         self._told = set(told)
         for event in past:
             self._take(event)
@@ -45,51 +46,76 @@ class Monitor:
 
         def tell(event: Event) -> None:
             if not isinstance(event, (StepDone, HeldOut)):
-                listen(event)
+                if not self._told_before(event):
+                    listen(event)
                 return
             event, found = self._take(event)
             listen(event)
-            for rule, finding in found:
-                if finding.text not in self._told:
-                    self._told.add(finding.text)
+            for finding, _ in found:
+                if not self._told_before(finding):
                     listen(finding)
-                if rule.level == "stop":
-                    turns.stop(finding.text)
-                    raise RunStopped
+            reasons = [finding.text for finding, ends in found if ends]
+            if reasons:
+                turns.stop(reasons[0])
+                raise RunStopped
 
         return tell
 
+    def _told_before(self, event: Event) -> bool:
+        """Of findings with a rule: what a run finds again because it was cut off is no news."""
+        if not isinstance(event, Finding) or not event.rule:
+            return False
+        known = event.text in self._told
+        self._told.add(event.text)
+        return known
+
     def _take(
         self, event: StepDone | HeldOut
-    ) -> tuple[StepDone | HeldOut, list[tuple[Rule, Finding]]]:
+    ) -> tuple[StepDone | HeldOut, list[tuple[Finding, bool]]]:
+        """The event with its measures; what is found, and whether that ends the run."""
         if isinstance(event, HeldOut):
             self.record.held_out(event)
             return event, list(self._found("held out", event.step, event.role))
         event = self.record.step(event)
         return event, list(self._found("steps", event.step, None))
 
-    def _found(self, looks_at: str, step: int, role: Role | None) -> Iterator[tuple[Rule, Finding]]:
+    def _found(self, looks_at: str, step: int, role: Role | None) -> Iterator[tuple[Finding, bool]]:
         for rule in self._rules:
-            if rule.looks_at == looks_at and self.record.share >= rule.armed_from:
-                finding = self._look(rule, step, role)
-                if finding is not None:
-                    yield rule, finding
+            if rule.looks_at != looks_at or self.record.share < rule.armed_from:
+                continue
+            values = [self.record.value(c.measure, role or "single") for c in rule.conditions]
+            before = self._looks.get((rule.name, role), _Look.of(rule))
+            now = before.after(rule, values)
+            self._looks[rule.name, role] = now
+            news = [n and not b for n, b in zip(now.told, before.told, strict=True)]
+            if any(news):
+                kind = "note" if rule.level == "log" else "warning"
+                text = _text(rule, step, role, values, news)
+                # Who goes on with a run that a rule has ended knows what it says.
+                ends = rule.level == "stop" and not any(before.told)
+                yield Finding(step=step, kind=kind, text=text, rule=rule.name), ends
 
-    def _look(self, rule: Rule, step: int, role: Role | None) -> Finding | None:
-        values = [self.record.value(c.measure, role or "single") for c in rule.conditions]
-        before = self._held.get((rule.name, role), (False,) * len(rule.conditions))
-        parts = zip(rule.conditions, values, before, strict=True)
-        now = tuple(condition.holds(value, was) for condition, value, was in parts)
-        self._held[rule.name, role] = now
-        together = all if rule.need_all else any
-        if together(before) or not together(now):
-            return None
-        return Finding(
-            step=step,
-            kind="note" if rule.level == "log" else "warning",
-            text=_text(rule, step, role, values, now),
-            rule=rule.name,
-        )
+
+@dataclass(frozen=True)
+class _Look:
+    """How a rule stands: which of its conditions hold, and which were told since the last time that none did. Where any
+    is enough, each is news when it begins to hold: how far high noise leads, and that low noise catches up, are two."""
+
+    held: tuple[bool, ...]
+    told: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, rule: Rule) -> _Look:
+        none = (False,) * len(rule.conditions)
+        return cls(none, none)
+
+    def after(self, rule: Rule, values: Sequence[float | None]) -> _Look:
+        parts = zip(rule.conditions, values, self.held, strict=True)
+        held = tuple(condition.holds(value, was) for condition, value, was in parts)
+        holds = all(held) if rule.need_all else any(held)
+        news = held if holds else (False,) * len(held)
+        told = self.told if holds else news
+        return _Look(held, tuple(n or t for n, t in zip(news, told, strict=True)))
 
 
 def monitor_of(plan: TrainingPlan, lines: Iterable[dict[str, Any]], step: int) -> Monitor:
@@ -104,12 +130,12 @@ def _text(
     step: int,
     role: Role | None,
     values: Sequence[float | None],
-    now: Sequence[bool],
+    news: Sequence[bool],
 ) -> str:
     says = rule.says.format(role=(role or "").replace("_", "-"))
     parts = [
-        condition.says.format(value=value)
-        for condition, value, holds in zip(rule.conditions, values, now, strict=True)
-        if holds and value is not None and condition.says
+        condition.text(value)
+        for condition, value, is_new in zip(rule.conditions, values, news, strict=True)
+        if is_new and value is not None and condition.says
     ]
     return f"{says} (step {step:,}): {'; '.join(parts)}. {rule.fix}"

@@ -7,11 +7,11 @@ replicated. Numbers marked ours are chosen so that a rule neither misses those r
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 from ..plans.plan import TrainingPlan
 from ..plans.presets import EFFECT, MOTION
-from ..plans.settings import STOPPABLE
+from ..plans.settings import RULE_MEASURES, RuleSettings
 
 Level = Literal["log", "warn", "stop"]
 """log: a note. warn: a warning. stop: a warning, and the run ends as if it had been stopped by hand."""
@@ -26,7 +26,7 @@ class Condition:
     above: float | None = None
     clear: float
     says: str = ""
-    """With {value} for the measure."""
+    """With {value} for the measure and {limit} for what it is held against."""
 
     def holds(self, value: float | None, before: bool) -> bool:
         """`before`: did it hold the last time? Without a value that stays so."""
@@ -35,6 +35,26 @@ class Condition:
         if self.below is not None and value >= (self.clear if before else self.below):
             return False
         return self.above is None or value > (self.clear if before else self.above)
+
+    def text(self, value: float) -> str:
+        """What it says of a value that it holds for."""
+        return self.says.format(value=value, limit=self.limit)
+
+    @property
+    def limit(self) -> float:
+        """The one it has."""
+        limit = self.above if self.below is None else self.below
+        assert limit is not None, "a condition has a limit"
+        return limit
+
+    def with_limit(self, limit: float) -> Condition:
+        """Another limit, and as far from it, in relation, what clears it."""
+        way = abs(self.clear - self.limit) * (
+            abs(limit / self.limit) if limit and self.limit else 1
+        )
+        if self.below is None:
+            return replace(self, above=limit, clear=limit - way)
+        return replace(self, below=limit, clear=limit + way)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +89,7 @@ RULES: tuple[Rule, ...] = (
                 measure="weight ratio",
                 below=1.5,
                 clear=1.55,  # ours
-                says="the high-noise weight is {value:.2f} times the low-noise one (1.5 or more is the goal)",
+                says="the high-noise weight is {value:.2f} times the low-noise one ({limit:g} or more is the goal)",
             ),
             Condition(
                 measure="low outgrows high",
@@ -92,13 +112,13 @@ RULES: tuple[Rule, ...] = (
                 measure="high weight",
                 below=0.008,
                 clear=0.0082,  # ours
-                says="its mean weight is {value:.6f} (0.008 or more is the goal)",
+                says="its mean weight is {value:.6f} ({limit:g} or more is the goal)",
             ),
             Condition(
                 measure="rate ratio",
                 below=3.0,
                 clear=3.1,  # ours
-                says="its rate is {value:.2f} times the low-noise one (3 or more is the goal)",
+                says="its rate is {value:.2f} times the low-noise one ({limit:g} or more is the goal)",
             ),
         ),
     ),
@@ -139,7 +159,7 @@ RULES: tuple[Rule, ...] = (
                 clear=0.026,  # ours
                 says="its mean over the last fifth of the run is {value:.4f} (0.015 to 0.025 in a published run)",
             ),
-            Condition(measure="loss level", above=0.015, clear=0.014),
+            Condition(measure="least loss level", above=0.015, clear=0.014),
             Condition(
                 measure="loss drift",
                 below=0.25,  # ours
@@ -149,12 +169,29 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
 )
-assert {rule.name for rule in RULES} == set(STOPPABLE), "a plan names the rules that end it"
+assert {rule.name: tuple(c.measure for c in rule.conditions) for rule in RULES} == RULE_MEASURES, (
+    "a plan names the rules, and what they look at"
+)
 
 
 def rules_for(plan: TrainingPlan) -> tuple[Rule, ...]:
-    """The rules of the plan's preset; those in its `stop_on` end the run."""
-    mine = (rule for rule in RULES if not rule.presets or plan.preset in rule.presets)
-    return tuple(
-        replace(rule, level="stop") if rule.name in plan.stop_on else rule for rule in mine
+    """The rules of the plan's preset, and those that the plan names in `rules` or `stop_on`, as it wants them."""
+    named = {*plan.stop_on, *(settings.rule for settings in plan.rules)}
+    mine = [r for r in RULES if not r.presets or plan.preset in r.presets or r.name in named]
+    for settings in plan.rules:
+        mine = [_changed(rule, settings) if rule.name == settings.rule else rule for rule in mine]
+    return tuple(replace(r, level="stop") if r.name in plan.stop_on else r for r in mine)
+
+
+def _changed(rule: Rule, settings: RuleSettings) -> Rule:
+    if settings.level is not None:
+        rule = replace(rule, level=cast(Level, settings.level))
+    if settings.armed_from is not None:
+        rule = replace(rule, armed_from=settings.armed_from)
+    limit = settings.limit
+    if limit is None:
+        return rule
+    conditions = tuple(
+        c.with_limit(limit) if settings.measure in (c.measure, None) else c for c in rule.conditions
     )
+    return replace(rule, conditions=conditions)

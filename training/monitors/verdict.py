@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...wan.families import Role
-from ..events import HeldOut, StepDone
+from ..events import StepDone
 from ..plans.plan import TrainingPlan
 from ..plans.presets import EFFECT, MOTION
 from ..records import write_text
-from .curves import Line, Points, curves_of, measured
+from .curves import Line, Measured, Points, curves_of, measured
 
 FILE = "verdict.json"
 BEST_OF_MOTION = (1800, 2000)
@@ -25,11 +25,14 @@ NOT_MEASURED = "nothing was held out, so nothing tells which is best"
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """The checkpoint of one expert to keep. `loss` is its held-out loss, where that was measured."""
+    """The checkpoint of one expert to keep. Where they were measured: `loss` is its held-out loss, `gap` how far that
+    lies above the loss on clips that are trained on, as a share of it, and `gap_before` the same without the LoRA."""
 
     step: int
     why: str
     loss: float | None = None
+    gap: float | None = None
+    gap_before: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,15 @@ class Verdict:
     findings: tuple[str, ...]
     """What the monitors found, in order."""
 
+    @property
+    def measured(self) -> bool:
+        """Does a held-out loss speak for any of the checkpoints?"""
+        return any(kept.loss is not None for kept in self.keep.values())
+
+    def steps(self) -> dict[Role, int]:
+        """The step of each expert's best checkpoint."""
+        return {role: kept.step for role, kept in self.keep.items()}
+
     def text(self) -> str:
         """A line for each expert; one for both where they are of one mind."""
         if len({(kept.step, kept.why) for kept in self.keep.values()}) == 1:
@@ -50,21 +62,22 @@ class Verdict:
         )
 
 
-def verdict_of(plan: TrainingPlan, lines: Iterable[Line]) -> Verdict | None:
-    """The verdict on a run by its events (lines of `events.jsonl`); None while it has no checkpoint."""
+def verdict_of(
+    plan: TrainingPlan, lines: Iterable[Line], saved: Collection[int] | None = None
+) -> Verdict | None:
+    """The verdict on a run by its events (lines of `events.jsonl`) among the checkpoints `saved`, those that the
+    events tell of where nothing is given; None while it has none."""
     lines = list(lines)
     events = measured(lines)
     step = max((event.step for event in events if isinstance(event, StepDone)), default=0)
-    saved = sorted(
-        {
-            line["step"]
-            for line in lines
-            if line.get("event") == "CheckpointSaved" and line["step"] <= step
-        }
-    )
-    if not saved:
+    if saved is None:
+        saved = {line["step"] for line in lines if line.get("event") == "CheckpointSaved"}
+    # What lies beyond was saved before the run went on from an earlier checkpoint.
+    known = sorted(saving for saving in saved if saving <= step)
+    if not known:
         return None
-    keep: dict[Role, Kept] = {role: _kept(plan, role, events, saved) for role in plan.roles()}
+    curves = curves_of(events)
+    keep: dict[Role, Kept] = {role: _kept(plan, role, curves, known) for role in plan.roles()}
     found = [line["text"] for line in lines if line.get("event") == "Finding" and line.get("rule")]
     return Verdict(step=step, keep=keep, findings=tuple(dict.fromkeys(found)))
 
@@ -75,44 +88,54 @@ def write_verdict(folder: Path, verdict: Verdict) -> None:
     write_text(folder / FILE, json.dumps(values, indent=2))
 
 
+def forget_verdict(folder: Path) -> None:
+    """Takes a verdict away that the run has overtaken."""
+    (folder / FILE).unlink(missing_ok=True)
+
+
 def verdict_text(folder: Path) -> str:
-    """What the run in this folder said of itself when it ended; empty where it has said nothing."""
+    """What the run in this folder has said of itself last; empty where it has said nothing."""
     try:
         return str(json.loads((folder / FILE).read_text(encoding="utf-8"))["text"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
-def _kept(
-    plan: TrainingPlan, role: Role, events: Sequence[StepDone | HeldOut], saved: Sequence[int]
-) -> Kept:
-    curves = curves_of(events)
-    if losses := curves.held_out.get(role):
-        by_loss = _lowest_loss(losses, saved)
+def _kept(plan: TrainingPlan, role: Role, curves: Measured, saved: Sequence[int]) -> Kept:
+    if curves.held_out.get(role):
+        by_loss = _lowest_loss(curves, role, saved)
         if by_loss is not None:
             return by_loss
-    if plan.preset in MOTION:
+    # Experts that are trained one after the other do not grow side by side.
+    if plan.preset in MOTION and plan.order != "sequential":
         high, low = curves.weights.get("high_noise"), curves.weights.get("low_noise")
         outgrown = _before_low_outgrew(high, low, plan.steps, saved) if high and low else None
         return outgrown or _usual_of_motion(saved)
     return Kept(step=saved[-1], why=_advice(plan))
 
 
-def _lowest_loss(losses: Points, saved: Sequence[int]) -> Kept | None:
-    of_saved = [(loss, step) for step, loss in losses if step in saved]
+def _lowest_loss(curves: Measured, role: Role, saved: Sequence[int]) -> Kept | None:
+    losses, trained = dict(curves.held_out[role]), dict(curves.trained[role])
+    of_saved = [(losses[step], step) for step in saved if step in losses]
     if not of_saved:
         return None
     loss, step = min(of_saved)
-    others = f"the lowest loss on held-out clips, {loss:.4f}"
-    before = dict(losses).get(0)
-    if before is not None:
-        others += f" ({before:.4f} without the LoRA)"
-        if loss >= before:
-            others += "; no checkpoint is better there than the model alone"
-    if step != saved[-1]:
-        last = dict(losses).get(saved[-1])
-        others += "" if last is None else f"; at step {saved[-1]:,} it is {last:.4f}"
-    return Kept(step=step, why=others, loss=loss)
+    beside = [] if 0 not in losses else [f"{losses[0]:.4f} without the LoRA"]
+    if step != saved[-1] and saved[-1] in losses:
+        beside.append(f"{losses[saved[-1]]:.4f} at step {saved[-1]:,}")
+    why = f"lowest held-out loss, {loss:.4f}" + (f" ({', '.join(beside)})" if beside else "")
+    if 0 in losses and loss >= losses[0]:
+        why += "; no checkpoint is better there than the model alone"
+    gap, before = _gap(losses, trained, step), _gap(losses, trained, 0)
+    if gap is not None and before is not None:
+        why += f"; gap to trained clips {gap:+.0%} (was {before:+.0%})"
+    return Kept(step=step, why=why, loss=loss, gap=gap, gap_before=before)
+
+
+def _gap(held_out: Mapping[int, float], trained: Mapping[int, float], step: int) -> float | None:
+    """How far the loss on held-out clips lies above that on trained ones; clips differ, so it need not begin at 0."""
+    ours, theirs = held_out.get(step), trained.get(step)
+    return None if ours is None or not theirs else ours / theirs - 1
 
 
 def _before_low_outgrew(high: Points, low: Points, steps: int, saved: Sequence[int]) -> Kept | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ class Automagic(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         *,
         rate: float,
         bump: float,
@@ -51,18 +52,21 @@ class Automagic(torch.optim.Optimizer):
                     self._update(weight, weight.grad, group)
 
     def mean_rate(self) -> float:
-        """Average of all weights' rates; the starting rate before the first step."""
-        rates = [state["rate"] for state in self.state.values() if "rate" in state]
-        if not rates:
-            return self.param_groups[0]["rate"]
-        return float(sum(r.sum() for r in rates) / sum(r.numel() for r in rates))
+        """Average of all weights' rates; of those without a step yet, the rate that they start at."""
+        total, count = 0.0, 0
+        for group in self.param_groups:
+            for weight in group["params"]:
+                state = self.state.get(weight)
+                own = state["rate"].sum() if state else group["rate"] * weight.numel()
+                total, count = total + own, count + weight.numel()
+        return float(total / count)
 
     def _update(self, weight: nn.Parameter, grad: torch.Tensor, group: dict) -> None:
         state = self.state[weight]
         if not state:
             state["rate"] = torch.full_like(weight, group["rate"], dtype=torch.float32)
-            state["rows"] = torch.zeros_like(weight[:, 0], dtype=torch.float32)
-            state["columns"] = torch.zeros_like(weight[0], dtype=torch.float32)
+            for name, shape in _moment_shapes(weight.shape).items():
+                state[name] = weight.new_zeros(shape, dtype=torch.float32)
             state["rising"] = torch.zeros_like(weight, dtype=torch.int8)
         update = _adafactor_update(grad.float(), state, group["beta2"])
         update /= (update.square().mean().sqrt() / group["clip"]).clamp(min=1.0)
@@ -76,9 +80,18 @@ class Automagic(torch.optim.Optimizer):
         store_value(weight, value - state["rate"] * (update + group["weight_decay"] * value), state)
 
 
+def _moment_shapes(shape: torch.Size) -> dict[str, torch.Size]:
+    """Rows and columns of the last two axes; a vector's squares have nothing to be factored into."""
+    if len(shape) < 2:
+        return {"squares": shape}
+    return {"rows": shape[:-1], "columns": shape[:-2] + shape[-1:]}
+
+
 def _adafactor_update(grad: torch.Tensor, state: dict, beta2: float) -> torch.Tensor:
     square = grad.square() + 1e-30
-    state["rows"].lerp_(square.mean(1), 1 - beta2)
-    state["columns"].lerp_(square.mean(0), 1 - beta2)
-    rows = (state["rows"] / state["rows"].mean()).rsqrt().unsqueeze(1)
-    return grad * rows * state["columns"].rsqrt().unsqueeze(0)
+    if "squares" in state:
+        return grad * state["squares"].lerp_(square, 1 - beta2).rsqrt()
+    state["rows"].lerp_(square.mean(-1), 1 - beta2)
+    state["columns"].lerp_(square.mean(-2), 1 - beta2)
+    rows = (state["rows"] / state["rows"].mean(-1, keepdim=True)).rsqrt().unsqueeze(-1)
+    return grad * rows * state["columns"].rsqrt().unsqueeze(-2)

@@ -31,6 +31,7 @@ def store_value(
 ) -> None:
     """Writes a float32 value into the weight; with `keep`, what bfloat16 rounds away is put into `state`."""
     if not keep or weight.dtype == torch.float32:
+        state.pop(REMAINDER, None)
         weight.copy_(value)
         return
     bits = value.view(torch.int32)

@@ -44,8 +44,8 @@ REFUSED = {
     **dict.fromkeys(("ScheduleFreeAdamW", "ScheduleFreeRAdam", "ScheduleFreeSGD"), NOT_THE_WEIGHTS),
     **dict.fromkeys(("Kron", "Magma"), RANDOM),
 }
-"""Why a class cannot be used; the others are tried on two small weights before a run."""
-_TRIAL_STEPS = 4
+"""Why a class cannot be used; the others are tried on a small adapter before a run."""
+_TRIAL_STEPS = 8
 
 
 def is_installed() -> bool:
@@ -53,8 +53,9 @@ def is_installed() -> bool:
     return find_spec("pytorch_optimizer") is not None
 
 
-def require_class(name: str) -> type[torch.optim.Optimizer]:
-    """The class of this name; raises `UserError` where there is none, or where it cannot train here."""
+def require_class(name: str, dtype: torch.dtype = torch.float32) -> type[torch.optim.Optimizer]:
+    """The class of this name; raises `UserError` where there is none, or where it cannot train adapters of `dtype`
+    here."""
     module = _library(name)
     if name in REFUSED:
         raise _refused(name, REFUSED[name])
@@ -68,7 +69,7 @@ def require_class(name: str) -> type[torch.optim.Optimizer]:
             else "Such as Lion, AdaBelief, CAME or SOAP; mind the capitals.",
             "Correct the name in the plan, or choose adamw.",
         )
-    if trouble := _trouble(found):
+    if trouble := _trouble(found, dtype):
         raise _refused(name, trouble)
     return found
 
@@ -86,7 +87,7 @@ def usable_names() -> list[str]:
 
 def library_optimizer(
     name: str,
-    parameters: list[nn.Parameter],
+    groups: list[dict[str, Any]],
     *,
     lr: float,
     weight_decay: float,
@@ -94,7 +95,7 @@ def library_optimizer(
 ) -> torch.optim.Optimizer:
     """An optimizer of the library. Its own defaults hold but for the rate, the decay and, where it is given, the memory
     of squares."""
-    kind = require_class(name)
+    kind = require_class(name, groups[0]["params"][0].dtype)
     values: dict[str, Any] = {"lr": lr}
     known = inspect.signature(kind).parameters
     if "weight_decay" in known:
@@ -102,7 +103,7 @@ def library_optimizer(
     betas = known["betas"].default if "betas" in known else None
     if beta2 is not None and isinstance(betas, tuple) and len(betas) >= 2:
         values["betas"] = (betas[0], beta2, *betas[2:])
-    return kind(parameters, **values)
+    return kind(groups, **values)
 
 
 def _library(name: str) -> ModuleType:
@@ -127,13 +128,17 @@ def _refused(name: str, why: str) -> UserError:
 
 
 @cache
-def _trouble(kind: type[torch.optim.Optimizer]) -> str:
-    """What goes wrong when two small weights are trained, saved and restored; empty if nothing does."""
+def _trouble(kind: type[torch.optim.Optimizer], dtype: torch.dtype) -> str:
+    """What goes wrong when a small adapter is trained, saved and restored; empty if nothing does."""
     random = torch.Generator().manual_seed(0)
-    start = [torch.randn(shape, generator=random) * 0.1 for shape in ((8, 16), (16, 8))]
+    drawn = torch.randn(8, 16, generator=random) * 0.1
+    start = [drawn.to(dtype), torch.zeros(16, 8, dtype=dtype)]
     gradients = [
-        [torch.randn(w.shape, generator=random) for w in start] for _ in range(2 * _TRIAL_STEPS)
+        [torch.randn(w.shape, generator=random).to(dtype) for w in start]
+        for _ in range(2 * _TRIAL_STEPS)
     ]
+    # While the one factor is 0, so is the other's gradient: every run begins like this.
+    gradients[0][0].zero_()
     # Other random numbers on the way on than at first: what draws them must not pass for exact.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -150,10 +155,10 @@ def _trouble(kind: type[torch.optim.Optimizer]) -> str:
             _walk(again, resumed, gradients[_TRIAL_STEPS:])
         except Exception as error:  # noqa: BLE001 - whatever a foreign class does when it is tried
             return (
-                f"tried on two small weights, it fails ({type(error).__name__}: {str(error)[:120]})"
+                f"tried on a small adapter, it fails ({type(error).__name__}: {str(error)[:120]})"
             )
     if not all(w.isfinite().all() for w in whole):
-        return "tried on two small weights, it makes numbers that are not finite"
+        return "tried on a small adapter, it makes numbers that are not finite"
     if not all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True)):
         return "its memory cannot be saved whole, so that a resumed run would not equal an unbroken one"
     return ""

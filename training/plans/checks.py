@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ...wan.errors import UserError
-from ...wan.families import FAMILIES
+from ...wan.families import BOUNDARIES, FAMILIES
 from ...wan.loss_weights import CLAMPED_SNR, WEIGHTINGS
 from ...wan.timesteps import DISTRIBUTIONS
 from ..optimizers.names import DTYPES, require_name
@@ -17,6 +17,7 @@ from .settings import (
     EXPERTS,
     LEVELS,
     PHASES,
+    RULE_MEASURES,
     STOPPABLE,
     AlphaPhases,
     ExpertSettings,
@@ -52,6 +53,7 @@ def check_plan(plan: TrainingPlan) -> None:
     require(plan.held_out >= 0, "held_out", plan.held_out, "0 (none) or a number of clips")
     _one_of("train", plan.train, EXPERTS)
     _one_of("family", plan.family, FAMILIES)
+    _one_of("task", plan.task, tuple(BOUNDARIES))
     _one_of("order", plan.order, ORDERS)
     for name in plan.stop_on:
         require(name in STOPPABLE, "stop_on", name, f"any of {', '.join(STOPPABLE)}")
@@ -169,6 +171,8 @@ def _check_alpha_phases(settings: AlphaPhases) -> None:
 def _check_optimizer(settings: OptimizerSettings) -> None:
     require_name(settings.name)
     _check_beta2("optimizer.beta2", settings.beta2)
+    decay = settings.weight_decay
+    require(0 <= decay < inf, "optimizer.weight_decay", decay, "0 or more (0.01 is usual)")
     require(settings.clip > 0, "optimizer.clip", settings.clip, "above 0 (1 is usual)")
     require(0 <= settings.ema < 1, "optimizer.ema", settings.ema, "0 to below 1 (0.99 to 0.999)")
 
@@ -195,6 +199,17 @@ def _check_rule(name: str, rule: RuleSettings) -> None:
     _one_of(f"{name}.rule", rule.rule, STOPPABLE)
     if rule.level is not None:
         _one_of(f"{name}.level", rule.level, LEVELS)
+    measures = RULE_MEASURES[rule.rule]
+    if rule.measure is not None:
+        _one_of(f"{name}.measure", rule.measure, measures)
+    if (rule.limit is None) != (rule.measure is None):
+        raise UserError(
+            f"{name} has a {'limit' if rule.measure is None else 'measure'} alone for {rule.rule}.",
+            f"limit is the new limit of a measure: {', '.join(measures)}.",
+            f'Name both, for example measure "{measures[0]}" and a number as limit.',
+        )
+    can_be = "a number, for example 1.2, or null"
+    require(rule.limit is None or math.isfinite(rule.limit), f"{name}.limit", rule.limit, can_be)
     armed = rule.armed_from
     require(armed is None or 0 <= armed <= 1, f"{name}.armed_from", armed, "0 to 1, or null")
 

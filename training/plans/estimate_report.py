@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from ...wan.shapes import ClipSize
 from ..data.dataset import Dataset
-from .estimate import DeviceBytes, device_bytes, disk_bytes, largest_clip, run_flops
+from .estimate import disk_bytes, largest_clip, run_flops
+from .estimate_memory import DeviceBytes, device_bytes, offloaded_bytes, swapped_bytes
 from .network_sizes import FP8, NetworkSize
 from .plan import TrainingPlan
 
@@ -23,6 +24,8 @@ FAR_TOO_LONG_S = 30 * 86_400.0
 SMALL_AREA = 832 * 480
 FEWER_FRAMES = (49, 17)
 SMALL_RANK = 16
+SWAPPED_SHARE = 0.75
+"""Of the blocks, where swapping is proposed: 30 of 14B's 40, as others do on a card of 12 to 24 GB."""
 MARGIN = 0.95
 """Share of the free memory that may be planned with; the rest is fragmentation (ours)."""
 
@@ -123,7 +126,7 @@ def fits(load: Load, machine: Machine) -> bool:
     """Whether a micro-batch fits on the device."""
     needed = load.bytes().total
     if not machine.has_own_memory:
-        needed += _waiting_bytes(load)
+        needed += _waiting_bytes(load) + _brought_bytes(load)
     return needed <= MARGIN * machine.device_free
 
 
@@ -134,6 +137,8 @@ def way_to_fit(load: Load, machine: Machine) -> tuple[list[str], bool]:
     for kind, change in _CHANGES:
         if fits(load, machine):
             break
+        if kind in _MOVES and not machine.has_own_memory:
+            continue
         if (changed := change(load)) is not None:
             # A further change of the same kind takes the place of the first.
             changes[kind], load = changed
@@ -165,6 +170,20 @@ def _fp8(load: Load) -> Changed:
     )
 
 
+def _offload(load: Load) -> Changed:
+    plan = load.plan
+    if plan.offload_activations or not plan.checkpoint_blocks:
+        return None
+    return "offload_activations true", load._replace(plan=replace(plan, offload_activations=True))
+
+
+def _swap(load: Load) -> Changed:
+    plan, many = load.plan, int(SWAPPED_SHARE * load.network.num_blocks)
+    if plan.swap_blocks >= many or not plan.checkpoint_blocks:
+        return None
+    return f"swap_blocks {many}", load._replace(plan=replace(plan, swap_blocks=many))
+
+
 def _smaller(load: Load) -> Changed:
     area = load.size.width * load.size.height
     if area <= SMALL_AREA:
@@ -190,10 +209,14 @@ def _lower_rank(load: Load) -> Changed:
     return f"rank {SMALL_RANK}, alpha {alpha:g}", load._replace(plan=plan)
 
 
+_MOVES = ("offload", "swap")
+"""Changes that move bytes to main memory, which helps where the device has its own."""
 _CHANGES: tuple[tuple[str, Callable[[Load], Changed]], ...] = (
     ("recompute", _recompute),
     ("batch", _one_clip),
     ("weights", _fp8),
+    ("offload", _offload),
+    ("swap", _swap),
     ("size", _smaller),
     *(("frames", partial(_shorter, frames=frames)) for frames in FEWER_FRAMES),
     ("rank", _lower_rank),
@@ -213,27 +236,43 @@ def _waiting_bytes(load: Load) -> float:
     return load.network.weight_bytes * (len(load.plan.roles()) - 1)
 
 
+def _brought_bytes(load: Load) -> float:
+    """What the expert at work has in main memory: swapped blocks and activations."""
+    tokens = load.network.tokens(load.size)
+    return swapped_bytes(load.network, load.plan) + offloaded_bytes(load.network, load.plan, tokens)
+
+
 def _waits_in(load: Load, machine: Machine) -> bool:
-    """Whether there is room for the expert that waits, on the device or in main memory."""
-    waiting = _waiting_bytes(load)
-    if not machine.has_own_memory or not waiting:
+    """Whether there is room for the expert that waits, on the device or in main memory, and for what is brought."""
+    if not machine.has_own_memory:
         return True  # in the device's own account
+    return _in_ram(load, machine) <= MARGIN * machine.ram_free
+
+
+def _in_ram(load: Load, machine: Machine) -> float:
+    waiting, brought = _waiting_bytes(load), _brought_bytes(load)
     room = MARGIN * machine.device_free - load.bytes().total
-    return room >= waiting or waiting <= MARGIN * machine.ram_free
+    # A waiting expert leaves its swapped blocks where they are.
+    resident = waiting - swapped_bytes(load.network, load.plan) * (len(load.plan.roles()) - 1)
+    return brought + (waiting - resident if room >= resident else waiting)
 
 
 def _main_memory(load: Load, machine: Machine) -> list[str]:
-    waiting = _waiting_bytes(load)
-    if not waiting:
+    waiting, brought = _waiting_bytes(load), _brought_bytes(load)
+    if not waiting and not brought:
         return []
+    what = ["the expert that waits"] if waiting else []
+    what += ["swapped blocks"] if load.plan.swap_blocks else []
+    what += ["activations"] if load.plan.offload_activations else []
     if not machine.has_own_memory:
-        return [f"  main memory: the expert that waits takes {_gib(waiting)} of it too"]
-    room = MARGIN * machine.device_free - load.bytes().total
-    if room >= waiting:
+        takes = "takes" if len(what) == 1 and waiting else "take"
+        return [f"  main memory: {' and '.join(what)} {takes} {_gib(waiting + brought)} of it too"]
+    if not _in_ram(load, machine):
         return ["  main memory: little, since both experts fit on the device"]
     verdict = "fits" if _waits_in(load, machine) else "does not fit; use files in fp8"
     return [
-        f"  main memory: {_gib(waiting)} for the expert that waits, free {_gib(machine.ram_free)}: {verdict}"
+        f"  main memory: {_gib(_in_ram(load, machine))} for {' and '.join(what)}, free {_gib(machine.ram_free)}: "
+        f"{verdict}"
     ]
 
 

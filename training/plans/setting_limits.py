@@ -95,7 +95,7 @@ def _targets(plan: TrainingPlan) -> Iterator[PlanFinding]:
 
 def _optimizer(plan: TrainingPlan) -> Iterator[PlanFinding]:
     try:
-        require_optimizer(plan.optimizer.name)
+        require_optimizer(plan.optimizer.name, plan.lora.dtype)
     except UserError as error:
         yield PlanFinding("refusal", f"{error.came} {error.can_be}", error.to_do)
     for note in optimizer_notes(plan):

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from ...wan.lora.adapters import DEFAULT_TARGETS
 
-STOPPABLE = ("low overpowers", "high too weak", "overtraining", "loss settled")
+RULE_MEASURES = {
+    "low overpowers": ("weight ratio", "low outgrows high"),
+    "high too weak": ("high weight", "rate ratio"),
+    "overtraining": ("held-out rise", "trained fall"),
+    "loss settled": ("loss level", "least loss level", "loss drift"),
+}
+"""The monitors' rules, and the measures that each of them has a limit for."""
+STOPPABLE = tuple(RULE_MEASURES)
 """What the monitors can find, and a run can end on."""
 PHASES = ("high", "low", "joint")
 """What a phase of a sequential run trains."""

@@ -20,6 +20,12 @@ def plan_summary(plan: TrainingPlan, shown: Counts | Dataset) -> str:
     return "\n".join(said_and_budget(plan, shown, plan.notes))
 
 
+def run_summary(plan: TrainingPlan, shown: Counts | Dataset) -> str:
+    """The same of a run that has begun: what it does first, what is unwise behind it."""
+    grave, slight = _findings(plan, shown)
+    return "\n".join([*budget_lines(plan, shown), *grave, *plan.notes, *slight])
+
+
 def said_and_budget(
     plan: TrainingPlan, shown: Counts | Dataset, notes: Sequence[str] = ()
 ) -> list[str]:

@@ -9,6 +9,7 @@ whole change of its parameter a full difference, `.diff`. Nothing is approximate
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -67,7 +68,7 @@ def combine(
         weight = weight_of(name)
         factors = _joined([_factors(update, by) for update, by in changes], weight.shape)
         if factors is not None:
-            found = _low_rank_tensors(name, factors, weight.shape)
+            found = _low_rank_tensors(name, factors, weight.shape, dtype)
         else:
             total = torch.zeros(weight.shape)
             for update, by in changes:
@@ -157,15 +158,21 @@ def _joined(found: Sequence[Factors | None], shape: torch.Size) -> Factors | Non
     return torch.cat([down for down, _ in pairs]), torch.cat([up for _, up in pairs], dim=1)
 
 
-def _low_rank_tensors(name: str, factors: Factors, shape: torch.Size) -> dict[str, torch.Tensor]:
+def _low_rank_tensors(
+    name: str, factors: Factors, shape: torch.Size, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
     down, up = factors
+    # float16 has nothing between 0 and 6e-8, where strengths and small alphas can bring a factor. A power of two is
+    # taken out of it without rounding, and put into alpha.
+    half = dtype == torch.float16 and bool(up.any())
+    scale = 2.0 ** math.frexp(up.abs().max().item())[1] if half else 1.0
     layer = KEY_PREFIX + name.removesuffix(".weight")
     kernel = shape[2:]
     return {
         # A convolution's factors have its kernel, and ones.
         f"{layer}.lora_A.weight": down.reshape(-1, *shape[1:]),
-        f"{layer}.lora_B.weight": up.reshape(*up.shape, *[1] * len(kernel)),
-        f"{layer}.alpha": torch.tensor(float(down.shape[0])),
+        f"{layer}.lora_B.weight": (up / scale).reshape(*up.shape, *[1] * len(kernel)),
+        f"{layer}.alpha": torch.tensor(down.shape[0] * scale),
     }
 
 

@@ -1,7 +1,8 @@
 """Which two files are one LoRA: the high-noise and the low-noise half of a pair.
 
-Evidence, the best first: what Tandem's trainer wrote into both files; names that are equal but for one word of the
-expert; folders that are. What is merely alike is shown and never taken.
+Evidence, the best first: what Tandem's trainer wrote into both files (one run, and one step or names that are equal but
+for the expert: experts may be best at different steps); such names alone; folders that are. What is merely alike is
+shown and never taken.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ MetadataOf = Callable[[str], Mapping[str, str]]
 Verdict = Literal["pair", "none", "ask"]
 
 # How good the evidence is; ASK is not enough to take a file.
-METADATA_BESIDE, METADATA, NAMES, FOLDERS, ASK, NOTHING = range(6)
+PUBLISHED, METADATA_BESIDE, METADATA, NAMES, FOLDERS, ASK, NOTHING = range(7)
 SERIES = 20
 """So many files that differ in a number alone are a series, not candidates."""
 Like = tuple[str, int, tuple[str, str]]
@@ -98,7 +99,7 @@ class PairFinder:
             return Pairing(verdict="none", reason=f"{other} belongs with {taken}")
         if best.level < ASK and len(files) == 1 and self._mutual(files[0]) == [name]:
             high, low = (name, files[0]) if self._is_high(name, files[0]) else (files[0], name)
-            return Pairing(verdict="pair", reason=self._why(name, best), high=high, low=low)
+            return Pairing(verdict="pair", reason=self._why(high, low, best), high=high, low=low)
         several = (
             "several files fit" if best.level < ASK else "the names are alike, but not certain"
         )
@@ -119,6 +120,9 @@ class PairFinder:
         for other in self._same_run(name):
             beside = folder_of(other) == folder_of(name)
             found[METADATA_BESIDE if beside else METADATA].add(other)
+        for other, level, _ in self._named_equal(name):
+            if level == NAMES and self._published_with(name, other):
+                found[PUBLISHED].add(other)
         for named_like in (self._named_equal, self._named_alike):
             for other, level, said in () if found else named_like(name):
                 if self._contradict(name, other):
@@ -138,6 +142,13 @@ class PairFinder:
             for other in self._by_run.get((str(mark.pair_id), str(mark.step)), ())
             if self._mark(other).side == _opposite(mark.side)
         ]
+
+    def _published_with(self, name: str, other: str) -> bool:
+        """Whether a run has put the two side by side under one name, each at its own step."""
+        one, two = self._mark(name), self._mark(other)
+        same_run = bool(one.pair_id) and one.pair_id == two.pair_id
+        halves = one.side is not None and two.side == _opposite(one.side)
+        return same_run and halves and one.side in _sides(name) and two.side in _sides(other)
 
     @cached_property
     def _by_run(self) -> dict[tuple[str, str], list[str]]:
@@ -187,10 +198,11 @@ class PairFinder:
         shared = {(r.exact, r.side) for r in readings(other)}
         return any(r.side == "high" and (r.exact, "low") in shared for r in readings(name))
 
-    def _why(self, name: str, best: Best) -> str:
+    def _why(self, high: str, low: str, best: Best) -> str:
         if best.level <= METADATA:
-            step = self._mark(name).step
-            return f"their metadata names one run{'' if step is None else f', step {step}'}"
+            return (
+                f"their metadata names one run{_steps(self._mark(high).step, self._mark(low).step)}"
+            )
         what = "names" if best.level == NAMES else "folders"
         return f"their {what} differ in {' and '.join(best.words)} alone"
 
@@ -210,6 +222,12 @@ def _index(names: tuple[str, ...]) -> _Index:
             if reading.alike:
                 alike[reading.alike, reading.side].append(name)
     return _Index(exact, alike)
+
+
+def _steps(high: object, low: object) -> str:
+    if high is None or low is None:
+        return ""
+    return f", step {high}" if high == low else f", high noise at step {high}, low noise at {low}"
 
 
 def _opposite(side: Side) -> Side:

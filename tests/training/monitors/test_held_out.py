@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tandem_wan.training.events import HeldOut
-from tandem_wan.training.loop import build_trainers, train
+from tandem_wan.training.expert_trainer import build_trainers
+from tandem_wan.training.loop import train
 from tandem_wan.training.monitors.held_out import (
     HeldOutLoss,
     Part,

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 from tandem_wan.training.events import CheckpointSaved, Finding, HeldOut, StepDone
+from tandem_wan.training.expert_trainer import build_trainers
 from tandem_wan.training.listing import job_details, list_jobs
-from tandem_wan.training.loop import build_trainers, train
+from tandem_wan.training.loop import train
 from tandem_wan.training.monitors.curves import measured
 from tandem_wan.training.monitors.held_out import HeldOutLoss, divided
 from tandem_wan.training.monitors.monitor import Monitor, monitor_of

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tandem_wan.training.events import CheckpointSaved, HeldOut, StateChanged, VerdictGiven
+from tandem_wan.training.events import CheckpointSaved, Finding, HeldOut, StateChanged, VerdictGiven
 from tandem_wan.training.monitors.monitor import Monitor
 from tandem_wan.training.monitors.verdict import verdict_of, verdict_text, write_verdict
 from tandem_wan.training.watch import RunWatch
@@ -34,7 +34,8 @@ def test_the_real_run_is_kept_where_low_noise_began_to_outgrow_high_noise(replay
         "keep step 2,400: after it low noise grew 1.3 times faster than high noise"
     )
     assert [text.split(" (")[0] for text in verdict.findings] == [
-        "Low noise is overpowering motion", "High noise is too weak for motion"
+        "Low noise is overpowering motion", "High noise is too weak for motion",
+        "Low noise is overpowering motion",
     ]  # fmt: skip
 
 
@@ -48,7 +49,13 @@ def test_a_healthy_run_of_motion_is_kept_where_others_found_theirs_best(replays)
 
 def held(role, losses, every=100):
     return [
-        HeldOut(step=every * i, role=role, loss=loss, trained=loss) for i, loss in enumerate(losses)
+        HeldOut(
+            step=every * i,
+            role=role,
+            loss=loss,
+            trained=loss if i == 0 else 0.04 if role == "high_noise" else 0.1,
+        )
+        for i, loss in enumerate(losses)
     ]
 
 
@@ -62,13 +69,17 @@ def test_where_it_was_measured_each_expert_is_kept_at_its_own_lowest_held_out_lo
     assert {role: (kept.step, kept.loss) for role, kept in verdict.keep.items()} == {
         "high_noise": (200, 0.05), "low_noise": (500, 0.14)
     }  # fmt: skip
+    assert verdict.measured and verdict.steps() == {"high_noise": 200, "low_noise": 500}
+    assert verdict.keep["high_noise"].gap == pytest.approx(0.25)
+    assert verdict.keep["high_noise"].gap_before == 0
     high, low = verdict.text().splitlines()
     assert high == (
-        "high noise: keep step 200: the lowest loss on held-out clips, 0.0500 (0.1000 without the LoRA); "
-        "at step 500 it is 0.0800"
+        "high noise: keep step 200: lowest held-out loss, 0.0500 (0.1000 without the LoRA, 0.0800 at step 500); "
+        "gap to trained clips +25% (was +0%)"
     )
     assert low == (
-        "low noise: keep step 500: the lowest loss on held-out clips, 0.1400 (0.2000 without the LoRA)"
+        "low noise: keep step 500: lowest held-out loss, 0.1400 (0.2000 without the LoRA); "
+        "gap to trained clips +40% (was +0%)"
     )
 
 
@@ -118,7 +129,19 @@ def test_the_verdict_is_written_and_read_back(replays, tmp_path):
 def test_a_watch_tells_the_verdict_when_the_run_has_ended():
     watch = RunWatch(6, {"high_noise": [(6, 0.5)]})
     watch(VerdictGiven(step=6, keep={"high_noise": 4}, text="keep step 4: why"))
-    assert watch.text("done").splitlines()[-1] == "keep step 4: why"
+    watch(
+        Finding(
+            step=5, kind="warning", text="Low noise is strong (step 5): much. Do this.", rule="r"
+        )
+    )
+    watch(Finding(step=5, kind="note", text="the light was good"))
+    assert watch.text("done", "message").splitlines() == [
+        "done, step 6 of 6",
+        "keep step 4: why",
+        "loss: high 0.5000",
+        "found: Low noise is strong (step 5)",
+        "message",
+    ]
 
 
 def test_low_noise_may_grow_faster_in_the_first_half(replays):
@@ -129,3 +152,27 @@ def test_low_noise_may_grow_faster_in_the_first_half(replays):
     rates = {"high_noise": lambda step: 2e-4, "low_noise": lambda step: 5e-5}
     events = replays.run(plan, {"high_noise": high, "low_noise": low}, rates)
     assert verdict_of(plan, told(replays, plan, events)).keep["low_noise"].step == 2000
+
+
+def test_only_checkpoints_that_are_still_there_are_kept(replays):
+    plan, events = replays.healthy(500)
+    lines = told(replays, plan, events, held("high_noise", [0.10, 0.09, 0.05, 0.07, 0.06, 0.08]))
+    assert verdict_of(plan, lines).keep["high_noise"].step == 200
+    # Step 600 was saved before the run went on from an earlier one.
+    left = verdict_of(plan, lines, saved=[100, 400, 500, 600])
+    assert left.steps() == {"high_noise": 400, "low_noise": 500}
+    assert verdict_of(plan, lines, saved=[]) is None
+
+
+def test_a_held_out_loss_that_is_no_number_keeps_nothing(replays):
+    plan, events = replays.healthy(300)
+    nan = float("nan")
+    lines = told(replays, plan, events, held("high_noise", [0.1, nan, 0.06, nan]))
+    assert verdict_of(plan, lines).keep["high_noise"].step == 200
+
+
+def test_experts_that_are_trained_one_after_the_other_are_not_compared_by_growth(replays):
+    plan, events = replays.real()
+    lines = told(replays, plan, events)
+    one_by_one = verdict_of(replays.plan(order="sequential"), lines)
+    assert one_by_one.steps() == {"high_noise": 3070, "low_noise": 3070}

@@ -1,6 +1,7 @@
 """Time, memory and disk against counted networks and published figures, not against our own arithmetic."""
 
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -9,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 from tandem_wan.training.data.dataset import Clip, Dataset
+from tandem_wan.training.layer_settings import layer_settings
 from tandem_wan.training.plans.budget import make_plan
-from tandem_wan.training.plans.estimate import (
+from tandem_wan.training.plans.estimate import disk_bytes, run_flops, sample_flops
+from tandem_wan.training.plans.estimate_memory import (
     activation_bytes,
     device_bytes,
-    disk_bytes,
     lora_params,
-    run_flops,
-    sample_flops,
-    targets,
+    offloaded_bytes,
 )
 from tandem_wan.training.plans.estimate_report import (
     GIB,
@@ -35,13 +35,14 @@ from tandem_wan.training.plans.presets import PRESETS
 from tandem_wan.training.plans.settings import LoraSettings
 from tandem_wan.wan.lora.adapters import new_adapters
 from tandem_wan.wan.lora.files import adapter_tensors
-from tandem_wan.wan.miniature.layouts import TransformerSize
+from tandem_wan.wan.miniature.layouts import TransformerSize, transformer_layout
 from tandem_wan.wan.miniature.transformer import WanTransformer
 from tandem_wan.wan.shapes import ClipSize
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 SMALL = TransformerSize(width=64, heads=2, layers=3, ffn_width=160, text_width=48)
+A14B = TransformerSize(width=5120, heads=40, layers=40, ffn_width=13824, text_width=4096)
 TWO = TrainingPlan(family="wan 2.2 A14B")
 
 
@@ -111,20 +112,49 @@ def test_a_latent_of_the_5b_model_has_cells_of_16_pixels():
 
 def test_block_inputs_of_81_frames_at_480p_take_13_4_gb():
     """The published figure for 14B in bf16: what recomputed blocks keep, without the one at work."""
-    kept = activation_bytes(WAN_14B, TWO, 32_760)
+    bare = replace(TWO, lora=LoraSettings(targets=()))
+    kept = activation_bytes(WAN_14B, bare, 32_760)
     one_block_less = replace(
         WAN_14B, layers={n: s for n, s in WAN_14B.layers.items() if not n.startswith("blocks.39.")}
     )
-    assert 40 * (kept - activation_bytes(one_block_less, TWO, 32_760)) == pytest.approx(
-        13.4e9, rel=0.01
+    less = kept - activation_bytes(one_block_less, bare, 32_760)
+    assert 40 * less == pytest.approx(13.4e9, rel=0.01)
+    assert offloaded_bytes(WAN_14B, replace(bare, offload_activations=True), 32_760) == 40 * less
+
+
+def test_swapped_blocks_leave_the_device_and_two_buffers_stay():
+    """30 of 14B's 40 blocks in fp8, counted from the layout of its files."""
+    here, swapped = (
+        device_bytes(WAN_14B_FP8, replace(TWO, swap_blocks=count), 7_800).weights
+        for count in (0, 30)
     )
+    block = sum(
+        prod(shape)
+        for name, shape in transformer_layout(A14B).items()
+        if name.startswith("blocks.0.")
+    )
+    assert here - swapped == pytest.approx(28 * block, rel=0.01)
+
+
+def test_swap_and_activations_in_main_memory_are_in_its_account():
+    size = ClipSize(832, 480, 49)
+    changes = {"swap_blocks": 30, "offload_activations": True}
+    text = report("video effect", size, replace(CARD, device_free=24 * GIB), **changes)
+    assert "for the expert that waits and swapped blocks and activations, free" in text
+    alone = report("video effect", size, CARD, family="single model", **changes)
+    assert "for swapped blocks and activations, free" in alone
+    little = replace(CARD, ram_free=8 * GIB)
+    text = report("video effect", size, little, family="single model", **changes)
+    assert text.startswith("does not fit on a card (too little main memory)")
 
 
 @pytest.mark.parametrize("rank", [4, 32])
 def test_a_checkpoint_has_the_bytes_of_a_real_lora_file(rank):
     plan = replace(TWO, lora=LoraSettings(rank=rank, alpha=1.0), steps=100, save_every=100)
     network = wan_size("small", SMALL)
-    layers = {name: network.layers[name] for name in targets(network, plan)}
+    layers = {
+        name: network.layers[name] for name in layer_settings(plan, "high_noise", network.layers)
+    }
     adapters = new_adapters(layers, rank=rank, alpha=1.0, seed=0)
     assert lora_params(network, plan) == sum(p.numel() for p in adapters.parameters())
     data = dataset(1, ClipSize(64, 64, 5))
@@ -200,8 +230,10 @@ def test_a_large_card_fits_both_experts_and_a_middle_one_is_told_what_to_do():
     assert large.count(": fits") == 2 and "both experts fit on the device" in large
     small = report("video effect", ClipSize(1280, 720, 81), replace(CARD, device_free=31 * GIB))
     assert small.startswith("does not fit on a card (too little memory), about ")
-    assert "It would fit with a model file in fp8, clips of 832 x 464 (480p)" in small
-    assert "block swap" not in small, "this pack has none yet"
+    assert "It would fit with a model file in fp8, offload_activations true" in small
+    tiny = report("video effect", ClipSize(1280, 720, 81), replace(CARD, device_free=20 * GIB))
+    told = "fp8, offload_activations true, swap_blocks 30, clips of 832 x 464 (480p)"
+    assert told in tiny, tiny
 
 
 def test_the_published_run_of_an_h200_is_within_a_third():
@@ -227,7 +259,14 @@ def test_what_is_advised_makes_it_fit_or_says_that_it_does_not(gib, size, preset
     changes, enough = way_to_fit(load, machine)
     assert (changes == []) == fits(load, machine) or not enough
     smallest = Load(
-        replace(plan, checkpoint_blocks=True, batch=1, lora=replace(plan.lora, rank=16)),
+        replace(
+            plan,
+            checkpoint_blocks=True,
+            batch=1,
+            lora=replace(plan.lora, rank=16),
+            offload_activations=True,
+            swap_blocks=30,
+        ),
         WAN_14B_FP8,
         ClipSize(832, 480, min(17, size[2])),
     )

@@ -145,11 +145,39 @@ def test_each_checkpoint_belongs_with_its_own_step_and_the_published_pair_with_i
         assert finder.find(high[0]).partner(high[0]) == low[0]
 
 
+@pytest.mark.parametrize("beside", [(), (800,), (400, 800)], ids=str)
+def test_the_published_experts_of_one_run_are_a_pair_each_at_its_own_best_step(beside):
+    """Beside the checkpoints that they were copied from, all of which are in the lists too."""
+    high, low = "dance_high_noise.safetensors", "dance_low_noise.safetensors"
+    checkpoints = [
+        (f"dance/step_{step:06}/dance_{step:06}_{expert}.safetensors", expert, step)
+        for step in beside
+        for expert in ("high_noise", "low_noise")
+    ]
+    metadata = _trained((high, "high_noise", 400), (low, "low_noise", 800), *checkpoints)
+    finder = PairFinder(metadata, metadata.get)
+    for name in (high, low):
+        pairing = finder.find(name)
+        assert (pairing.high, pairing.low) == (high, low)
+        assert (
+            pairing.reason
+            == "their metadata names one run, high noise at step 400, low noise at 800"
+        )
+    for first, second in zip(checkpoints[::2], checkpoints[1::2], strict=True):
+        assert finder.find(first[0]).partner(first[0]) == second[0]
+
+
+def test_checkpoints_of_two_steps_are_no_pair():
+    names = ["dance_000400_high_noise.safetensors", "dance_000800_low_noise.safetensors"]
+    metadata = _trained((names[0], "high_noise", 400), (names[1], "low_noise", 800))
+    assert {find_pair(name, names, metadata.get).verdict for name in names} == {"none"}
+
+
 @pytest.mark.parametrize(
     ("high", "low"),
     [
-        (("run", "high_noise", 800), ("run", "low_noise", 400)),
         (("run", "high_noise", 800), ("other", "low_noise", 800)),
+        (("run", "high_noise", 800), ("other", "low_noise", 400)),
         (("run", "high_noise", 800), ("run", "high_noise", 800)),
         (("run", "low_noise", 800), ("run", "high_noise", 400)),
         (None, ("run", "high_noise", 800)),

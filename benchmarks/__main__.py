@@ -16,6 +16,7 @@ BENCHMARKS = {
     "stacks": "what a stack of LoRAs costs: putting it on, every step, a report from a header",
     "reading": "clips read a second, beside plain decoding of the same frames",
     "optimizers": "bytes and time that each optimizer takes, against torch's AdamW",
+    "radial": "radial attention tile by tile against dense attention, and making a plan",
     "import_time": "what the pack adds to ComfyUI's start",
 }
 PROOF = {

@@ -24,7 +24,9 @@ GRIDS = st.builds(
     before=st.integers(0, 9),
     after=st.integers(0, 9),
 )
-PLANS = st.builds(RadialPlan, GRIDS, RULES, st.sampled_from([1, 3, 4, 8, 16]))
+PLANS = st.builds(
+    RadialPlan, GRIDS, RULES, st.sampled_from([1, 3, 4, 8, 16]), st.sampled_from([0, 1, 4, 8])
+)
 
 
 def token_mask(grid: TokenGrid, rule: RadialRule) -> np.ndarray:

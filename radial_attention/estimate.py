@@ -19,7 +19,9 @@ def attention_share(tokens: int) -> float:
     """Part of the operations of Wan 14B that is self-attention over so many tokens, 0 to 1."""
     n = float(tokens)
     attention = 4 * n**2 * WIDTH
-    projections = 12 * n * WIDTH**2  # q, k, v, o of the self-attention; q and o of the cross-attention
+    projections = (
+        12 * n * WIDTH**2
+    )  # q, k, v, o of the self-attention; q and o of the cross-attention
     others = 4 * n * WIDTH * FEED_FORWARD + 4 * n * TEXT * WIDTH
     return attention / (attention + projections + others)
 

@@ -12,9 +12,6 @@ from torch.nn import functional as F
 
 from .layout import Layout, Spans
 
-SCORES = 2**26
-"""Attention scores of the backward pass that are held at once."""
-
 
 def gather_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout
@@ -39,11 +36,8 @@ class _GatherAttention(torch.autograd.Function):
         for tile in range(layout.tiles):
             rows = slice(*layout.queries(tile))
             keys, values = (_picked(t, layout.keys(tile)) for t in (k, v))
-            seen = F.scaled_dot_product_attention(
-                q[:, rows].transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
-            )
-            out[:, rows] = seen.transpose(1, 2)
-        ctx.save_for_backward(q, k, v, out)
+            out[:, rows] = _attention(q[:, rows], keys, values)
+        ctx.save_for_backward(q, k, v)
         ctx.layout = layout  # type: ignore[attr-defined] - what a context is for
         return out
 
@@ -51,55 +45,33 @@ class _GatherAttention(torch.autograd.Function):
     def backward(  # type: ignore[override] - one gradient for the one output
         ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, out = ctx.saved_tensors  # type: ignore[attr-defined]
+        q, k, v = ctx.saved_tensors  # type: ignore[attr-defined]
         layout: Layout = ctx.layout  # type: ignore[attr-defined]
-        exact = torch.promote_types(q.dtype, torch.float32)
         by_q = torch.empty_like(q)
         # Many tiles add to the same key: the sums are kept in single precision at least.
+        exact = torch.promote_types(q.dtype, torch.float32)
         by_k, by_v = (torch.zeros_like(t, dtype=exact) for t in (k, v))
-        # Of each query: what a softmax subtracts from the gradient of its scores.
-        carried = (grad.to(exact) * out.to(exact)).sum(-1)
         for tile in range(layout.tiles):
             rows, spans = slice(*layout.queries(tile)), layout.keys(tile)
-            keys, values = (_picked(t, spans).to(exact) for t in (k, v))
-            parts = _TileBackward(
-                q[:, rows].to(exact), keys, values, grad[:, rows].to(exact), carried[:, rows]
-            )
-            of_q, of_k, of_v = parts.gradients()
-            by_q[:, rows] = of_q.to(q.dtype)
-            _add(by_k, spans, of_k)
-            _add(by_v, spans, of_v)
+            parts = [q[:, rows], _picked(k, spans), _picked(v, spans)]
+            of_q, of_k, of_v = _gradients(parts, grad[:, rows])
+            by_q[:, rows] = of_q
+            _add(by_k, spans, of_k.to(exact))
+            _add(by_v, spans, of_v.to(exact))
         return by_q, by_k.to(k.dtype), by_v.to(v.dtype), None
 
 
-class _TileBackward:
-    """The gradients of one tile of queries; q, k, v, grad: (batch, tokens, heads, width)."""
+def _gradients(inputs: list[torch.Tensor], grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Of one tile's q, k and v. It is computed again rather than kept: all tiles together would be many times the
+    sequence."""
+    with torch.enable_grad():
+        inputs = [t.detach().requires_grad_() for t in inputs]
+        return torch.autograd.grad(_attention(*inputs), inputs, grad)
 
-    def __init__(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        grad: torch.Tensor,
-        carried: torch.Tensor,
-    ) -> None:
-        self.q, self.k, self.v, self.grad = (t.transpose(1, 2) for t in (q, k, v, grad))
-        self.carried = carried.transpose(1, 2).unsqueeze(-1)
-        self.scale = q.shape[-1] ** -0.5
 
-    def gradients(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of q, k and v: Dao et al. 2022 (FlashAttention), appendix B.4, with the softmax made again."""
-        batch, heads, rows, _ = self.q.shape
-        at_once = max(1, SCORES // (batch * rows * self.k.shape[2]))
-        parts = [self._of(slice(h, h + at_once)) for h in range(0, heads, at_once)]
-        of_q, of_k, of_v = (torch.cat(each, dim=1) for each in zip(*parts, strict=True))
-        return of_q.transpose(1, 2), of_k.transpose(1, 2), of_v.transpose(1, 2)
-
-    def _of(self, heads: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        q, k, v, grad = (t[:, heads] for t in (self.q, self.k, self.v, self.grad))
-        shares = torch.softmax(q @ k.mT * self.scale, dim=-1)
-        scores = shares * (grad @ v.mT - self.carried[:, heads]) * self.scale
-        return scores @ k, scores.mT @ q, shares.mT @ grad
+def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    heads_first = (t.transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(*heads_first).transpose(1, 2)
 
 
 def _picked(tensor: torch.Tensor, spans: Spans) -> torch.Tensor:

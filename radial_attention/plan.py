@@ -20,12 +20,18 @@ KEPT_PLANS = 16
 
 
 class RadialPlan:
-    """`Layout` of one grid under one rule. Equal arguments give equal plans; nothing in it changes."""
+    """`Layout` of one grid under one rule. Equal arguments give equal plans; nothing in it changes.
 
-    def __init__(self, grid: TokenGrid, rule: RadialRule, tile: int = TILE) -> None:
+    tile: queries that see the same keys. key_tile: keys that are seen together; 0 is as `tile`.
+    """
+
+    def __init__(
+        self, grid: TokenGrid, rule: RadialRule, tile: int = TILE, key_tile: int = 0
+    ) -> None:
         if min(grid.frames, grid.height, grid.width, tile) < 1:
             raise ValueError(f"a grid of {grid} and tiles of {tile} tokens: all are 1 or more")
         self.grid, self.rule, self.tile = grid, rule, tile
+        self.key_tile = key_tile or tile
         self._per_frame = -(-grid.frame // tile)
         """Tiles of a frame; its last one may be shorter."""
         self._before = -(-grid.before // tile)
@@ -92,7 +98,7 @@ class RadialPlan:
     @cached_property
     def _table(self) -> np.ndarray:
         """(distance, tile, 2): the span of a frame that a tile of another one sees, whole tiles; (0, 0) is nothing."""
-        frame, size, edges = self.grid.frame, self.tile, self._edges
+        frame, size, edges = self.grid.frame, self.key_tile, self._edges
         table = np.zeros((self.grid.frames, self._per_frame, 2), dtype=np.int64)
         for distance in range(self.grid.frames):
             reach = self.rule.reach(distance, frame)
@@ -107,6 +113,8 @@ class RadialPlan:
 
 
 @lru_cache(maxsize=KEPT_PLANS)
-def radial_plan(grid: TokenGrid, rule: RadialRule, tile: int = TILE) -> RadialPlan:
+def radial_plan(
+    grid: TokenGrid, rule: RadialRule, tile: int = TILE, key_tile: int = 0
+) -> RadialPlan:
     """The plan of a grid, made once."""
-    return RadialPlan(grid, rule, tile)
+    return RadialPlan(grid, rule, tile, key_tile)

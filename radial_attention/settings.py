@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from .grid import TokenGrid
 from .errors import SettingsError
+from .grid import TokenGrid
 from .layout import Layout
 from .plan import TILE, radial_plan
 from .reference_layout import reference_layout
@@ -19,6 +19,9 @@ REAL_FRAME = 1560
 FLOOR = DECIMATION = 128
 REFERENCE_BLOCK = 128
 LEAST_TILE = 4
+ROWS = 256
+"""Queries of a tile at real sizes, which see keys in tiles of 64: with fewer rows PyTorch's attention wastes half of
+its time on a CPU, and launches more than it computes on a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +60,39 @@ class RadialSettings:
         """How many of the first `steps` steps see everything."""
         return min(steps, max(self.dense_steps, round(self.dense_share * steps)))
 
+    def dense_text(self) -> str:
+        """What sees everything, as a person reads it: `the first 2 steps and blocks 0-1 dense`."""
+        parts = []
+        if self.dense_window:
+            parts.append(self.dense_window)
+        elif self.dense_share:
+            least = f" ({self.dense_steps} or more)" if self.dense_steps else ""
+            parts.append(f"the first {self.dense_share:.0%} of the steps{least}")
+        elif self.dense_steps:
+            parts.append(
+                "the first step" if self.dense_steps == 1 else f"the first {self.dense_steps} steps"
+            )
+        if self.last_dense_steps and not self.dense_window:
+            last = self.last_dense_steps
+            parts.append("the last step" if last == 1 else f"the last {last} steps")
+        if self.dense_layers:
+            parts.append(f"blocks {self.dense_layers}")
+        return f"{' and '.join(parts) or 'nothing'} dense"
+
+    def describe(self) -> str:
+        """The settings in a line."""
+        kind = "the published layout, " if self.reference else ""
+        return f"{kind}decay {self.decay:g}, {self.dense_text()}"
+
     def layout(self, grid: TokenGrid, tile: int = 0) -> Layout:
         """The block layout of a grid; `tile` where nothing else was chosen."""
         rule = self.rule(grid.frame)
         if self.reference:
             return reference_layout(grid, rule, self.tile or REFERENCE_BLOCK)
-        return radial_plan(grid, rule, self.tile or tile or scaled_tile(grid.frame))
+        if chosen := self.tile or tile:
+            return radial_plan(grid, rule, chosen)
+        keys = scaled_tile(grid.frame)
+        return radial_plan(grid, rule, ROWS if keys == TILE else keys, keys)
 
     def rule(self, frame: int) -> RadialRule:
         """For frames of so many tokens."""

@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.comfy
 GOLDEN = Path(__file__).parents[1] / "golden" / "nodes.json"
 # Required are only sockets, and these: everything with a default can be left out of a prompt.
-REQUIRED_WIDGETS = {"folder", "name", "preset", "text_encoder"}
+REQUIRED_WIDGETS = {"folder", "name", "preset", "text_encoder", "width", "height", "frames"}
 SOCKETS = ("MODEL", "CLIP", "VAE", "CONDITIONING", "LATENT", "TANDEM_")
 
 

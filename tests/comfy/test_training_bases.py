@@ -41,6 +41,23 @@ def test_a_family_chosen_by_hand_makes_a_lone_model_the_expert_of_its_socket(
     assert seen == [role] * 4
 
 
+def test_of_two_connected_experts_the_plan_may_train_one(pair, vae, clip, clips):
+    from tandem_wan.nodes.host.setup import check_setup
+
+    dataset = rig.setup(pair, vae, clip, clips).dataset
+    sockets = {"model_high": pair["high_noise"], "model_low": pair["low_noise"]}
+    given = {"clip": clip, "vae": vae}
+    with torch.inference_mode():
+        for train in ("high", "low"):
+            plan = rig.plan(steps=4, train=train)
+            setup = check_setup(plan, dataset, **sockets, **given)
+            assert setup.plan.roles() == tuple(setup.models) == (f"{train}_noise",)
+            assert f"Only the {train}-noise expert is trained" in " ".join(setup.notes)
+        lone = rig.plan(family="wan 2.2 A14B", train="high")
+        with pytest.raises(UserError, match="only model_low is connected"):
+            check_setup(lone, dataset, **sockets | {"model_high": None}, **given)
+
+
 def test_wan_2_1_image_to_video_trains_with_the_image_features_it_samples_with(
     comfy, family, vae, clip, clips, tmp_path
 ):

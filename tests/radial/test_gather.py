@@ -4,7 +4,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from tandem_wan.dev.radial_strategies import PLANS
-from tandem_wan.radial_attention import gather
 from tandem_wan.radial_attention.dense import masked_attention
 from tandem_wan.radial_attention.gather import gather_attention
 from tandem_wan.radial_attention.grid import TokenGrid
@@ -37,7 +36,7 @@ def error(ours, expected) -> float:
 )
 def test_it_is_masked_attention_forwards_and_backwards(layout, batch, dtype, most):
     assert density(layout) < 0.8
-    ours = inputs(layout, batch=batch, dtype=dtype)
+    ours = inputs(layout, batch=batch, dtype=dtype, heads=5)
     exact = [t.detach().double().requires_grad_() for t in ours]
     out, expected = gather_attention(*ours, layout), masked_attention(*exact, layout)
     assert out.dtype == dtype
@@ -65,16 +64,6 @@ def test_gradients_are_those_of_finite_differences():
     assert density(plan) < 1
     q, k, v = inputs(plan, heads=1, width=2, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda *x: gather_attention(*x, plan), (q, k, v))
-
-
-@pytest.mark.parametrize("heads", [1, 5, 40])
-def test_any_number_of_heads_in_any_chunks(heads, monkeypatch):
-    ours = inputs(PLAN, heads=heads, width=4)
-    whole = torch.autograd.grad(gather_attention(*ours, PLAN).square().sum(), ours)
-    monkeypatch.setattr(gather, "SCORES", 8 * PLAN.tokens * 2)
-    parts = torch.autograd.grad(gather_attention(*ours, PLAN).square().sum(), ours)
-    for a, b in zip(whole, parts, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_a_layout_that_keeps_all_is_plain_attention():

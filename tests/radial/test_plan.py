@@ -19,8 +19,9 @@ def test_every_pair_of_the_rule_is_kept_and_no_tile_is_kept_for_nothing(plan):
     wanted, kept = token_mask(plan.grid, plan.rule), dense_mask(plan)
     assert not (wanted & ~kept).any()
     edges = [plan.queries(t) for t in range(plan.tiles)]
+    keys = RadialPlan(plan.grid, plan.rule, plan.key_tile)
     for first, end in edges:
-        for begin, stop in edges:
+        for begin, stop in (keys.queries(t) for t in range(keys.tiles)):
             block = kept[first:end, begin:stop]
             assert block.all() == block.any() == wanted[first:end, begin:stop].any()
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 from tandem_wan.training.events import CheckpointSaved, StateChanged, StepDone
-from tandem_wan.training.job import Identity, Job, checked_name, open_job
+from tandem_wan.training.job import Identity, Job, _what_is_trained, checked_name, open_job
 from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.plans.reading import read_plan
-from tandem_wan.training.plans.settings import ExpertSettings
+from tandem_wan.training.plans.settings import ExpertSettings, PatternSettings, PruneSettings
 from tandem_wan.wan.errors import UserError
 
 IDENTITY = Identity(
@@ -129,6 +129,32 @@ def test_the_id_is_equal_for_equal_runs_and_another_for_every_change():
     assert len(ids) == len(changes)
     assert replace(IDENTITY).job_id() == IDENTITY.job_id()
     assert all(len(i) == 16 and int(i, 16) >= 0 for i in ids)
+
+
+def test_a_list_of_settings_counts_by_what_is_not_as_usual():
+    """A later version may know more values of a pattern or a phase."""
+    plan = replace(IDENTITY.plan, patterns=(PatternSettings(pattern="a", rank=4),))
+    told = _what_is_trained(plan)["patterns"]
+    assert told == [{"pattern": "a", "rank": 4}]
+    other = replace(plan, patterns=(PatternSettings(pattern="a", rank=5),))
+    assert replace(IDENTITY, plan=plan).job_id() != replace(IDENTITY, plan=other).job_id()
+
+
+def test_a_run_that_goes_on_otherwise_kept_says_so_in_its_plan(tmp_path):
+    open_job(tmp_path, IDENTITY).set_state("running")
+    plan = replace(IDENTITY.plan, prune=PruneSettings(last=3))
+    job = open_job(tmp_path, replace(IDENTITY, plan=plan))
+    job.claim()
+    job.release()
+    assert read_plan((job.folder / "plan.json").read_text(encoding="utf-8")) == plan
+
+
+def test_what_trains_nothing_is_not_named_as_a_difference(tmp_path):
+    finish(open_job(tmp_path, IDENTITY))
+    plan = replace(IDENTITY.plan, seed=1, notes=("x",), prune=PruneSettings(last=3))
+    with pytest.raises(UserError, match="seed: 1 now, 0 before") as refused:
+        open_job(tmp_path, replace(IDENTITY, plan=plan))
+    assert "notes" not in str(refused.value) and "prune" not in str(refused.value)
 
 
 @pytest.mark.parametrize("changes", [{"notes": ("reworded",)}, {"allow_long": True}])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tandem_wan.training.data.dataset import DatasetSettings
 from tandem_wan.training.interop.documents import read_documents
-from tandem_wan.training.interop.musubi import LOGISTIC
+from tandem_wan.training.interop.musubi_export import LOGISTIC
 from tandem_wan.training.interop.plans import export_plan
 from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.plans.settings import LoraSettings, OptimizerSettings

@@ -221,7 +221,17 @@ def test_differences_name_what_differs_and_nothing_else():
     found = plan_differences(plan, other)
     assert found[0] == "steps: 160 now, 200 before"
     assert len(found) == 2
-    assert found[1].startswith("high: ") and "0.0001" in found[1] and "0.0003" in found[1]
+    assert found[1] == "high.rate: 0.0001 now, 0.0003 before"
+    assert plan_differences(plan, other, but={"high"}) == found[:1]
+
+
+def test_a_whole_number_in_json_is_the_same_value_as_a_fraction():
+    written = {"lora": {"alpha": 16}, "high": {"rate": 1, "alpha": None}, "high_share": None}
+    plan = read_plan(json.dumps({"version": 1, "alpha_phases": {"alphas": [8, 14]}, **written}))
+    values = json.loads(plan_json(plan))
+    for number in (values["lora"]["alpha"], values["high"]["rate"], *values["alpha_phases"]["alphas"]):
+        assert isinstance(number, float)
+    assert plan.high.alpha is plan.high_share is None and isinstance(plan.steps, int)
 
 
 @pytest.mark.parametrize(

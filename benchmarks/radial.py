@@ -99,8 +99,8 @@ def _plan() -> None:
     met = "met" if middle <= GOAL_MS and peak <= GOAL_MB else "missed"
     print(
         f"A plan of 1280 x 720, 321 frames ({LONG.tokens:,} tokens), with its density ({share:.3f}): median "
-        f"{middle:.2f} ms ({min(times):.2f} to {max(times):.2f}), {kept:.2f} MB kept, {peak:.2f} MB at most. Goal {GOAL_MS:g} ms and "
-        f"{GOAL_MB:g} MB: {met}."
+        f"{middle:.2f} ms ({min(times):.2f} to {max(times):.2f}), {kept:.2f} MB kept, {peak:.2f} MB at most. "
+        f"Goal {GOAL_MS:g} ms and {GOAL_MB:g} MB: {met}."
     )
 
 

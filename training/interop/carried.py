@@ -18,6 +18,7 @@ from ..data.dataset import DatasetSettings
 from ..plans.plan import TrainingPlan
 from ..plans.reading import plan_json, read_plan
 from .draft import Draft, Values
+from .experts import OWN
 from .keys import MOST_REPEATS
 from .tables import bounded
 
@@ -31,6 +32,14 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 ALWAYS = ("preset", "save_every", "swap_every")
 """Kept, where no key says them, even when they are what import would guess: an edit may change the guess."""
+TIED = (
+    *((name, f"high.{own}", f"low.{own}") for name, own in OWN.items()),
+    ("shift", "timesteps.distribution", "timesteps.mean"),
+    ("order", "swap_every"),
+)
+"""Values that only mean something together: where a key of one was changed, the keys count for all of them."""
+_MEMORY = {"swap_blocks": 0, "offload_activations": False}
+"""What works only where blocks are computed again, and what it is without that."""
 
 
 def plan_values(plan: TrainingPlan) -> Values:
@@ -77,8 +86,21 @@ def plan_line(wanted: Values, guessed: Values, visible: Values) -> tuple[str, li
         and (without[name] != value or (name in ALWAYS and name not in visible))
     ]
     kept = {n: wanted[n] for n in names}
-    seen = {n: visible[n] for n in names if n in visible}
+    tied = [tie for name in names for tie in _tie(name)]
+    seen = {n: visible[n] for n in tied if n in visible}
     return _line({"plan": kept, "seen": seen}), names
+
+
+def _tie(name: str) -> tuple[str, ...]:
+    return next((tie for tie in TIED if name in tie), (name,))
+
+
+def _untouched(name: str, seen: Mapping[str, Any], visible: Values) -> bool:
+    """Whether the keys still say what they said when `name` was kept."""
+    if name not in visible:
+        return True
+    both = [tie for tie in _tie(name) if tie in seen and tie in visible]
+    return name in both and all(seen[tie] == visible[tie] for tie in both)
 
 
 def _without_line(guessed: Values, visible: Values) -> Values:
@@ -138,12 +160,26 @@ def with_kept_plan(
     for name, value in kept.get("plan", {}).items():
         if name not in values or name == "version":
             draft.note(f"The line '# tandem: ...' has {name}, which no plan has.")
-        elif name not in visible or (name in seen and seen[name] == visible[name]):
+        elif _untouched(name, seen, visible):
             values[name] = value
             used.append(name)
     if used:
         draft.note(f"From the line '# tandem: ...': {', '.join(used)}.")
-    return values
+    return _with_recomputing(values, draft, visible)
+
+
+def _with_recomputing(values: Values, draft: Draft, visible: Values) -> Values:
+    """Without checkpointing nothing can be swapped here: what a key asks for stands, and then what the line kept."""
+    asked = [name for name in _MEMORY if values[name]]
+    if values["checkpoint_blocks"] is not False or not asked:
+        return values
+    if any(visible.get(name) for name in asked):
+        draft.note(f"{asked[0]} works block by block here: checkpoint_blocks is set for it.")
+        return values | {"checkpoint_blocks": True}
+    draft.note(
+        f"{', '.join(asked)} is left out: it needs checkpoint_blocks, which a key turns off."
+    )
+    return values | _MEMORY
 
 
 def with_kept_parts(parts: list[Values], rows: list[Any], draft: Draft) -> list[Values]:

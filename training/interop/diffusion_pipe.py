@@ -1,44 +1,49 @@
-"""diffusion-pipe's main config: a TOML for each run, and a run for each expert.
+"""diffusion-pipe's main config as a plan: a TOML for each run, and a run for each expert.
 
-Keys as tdrussell/diffusion-pipe reads them at 8f83dbf (train.py, models/wan/wan.py, models/base.py).
+Keys as tdrussell/diffusion-pipe reads them at 8f83dbf (train.py, models/wan/wan.py, models/base.py, utils/common.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 from typing import Any
 
 from ...wan.families import Role
-from ..data.dataset import Counts, DatasetSettings
-from ..expert_turns import expert_steps
-from ..plans.plan import TrainingPlan
-from .diffusion_pipe_data import CLIP_MODES, read_data, write_data
+from ..data.dataset import Counts
+from .diffusion_pipe_data import CLIP_MODES, read_data
+from .diffusion_pipe_export import UNSLOTH
 from .documents import DATA, DIFFUSION_PIPE, Document
 from .draft import Draft, RunDraft, Values, default_boundary, given_counts, merge_runs
 from .keys import Keys, Reasons, sort_left
-from .names import (
-    ATTENTION,
-    REPLACEMENT_RATE,
-    model_in,
-    our_optimizer,
-    second_beta,
-    their_optimizer,
-)
-from .toml_text import Row, toml_text
-from .words import CONSTANT_RATE, MIN_SNR, NO_CLIP
-
-NO_FEED_FORWARD = r".*\.ffn\..*"
-ENDINGS: dict[Role, str] = {"high_noise": "_high", "low_noise": "_low", "single": ""}
+from .layers import noted_targets
+from .names import REPLACEMENT_RATE, model_in, our_optimizer, second_beta
+from .noise import set_curve, set_uniform
+from .rates import CONSTANT, our_schedule
+from .words import MIN_SNR, NO_CLIP, SAID, TOO_FEW_BLOCKS
 
 WHY = {
     "lora.alpha": "alpha is always the rank there. For the same effect use the LoRA at strength alpha / rank",
+    "lora.dtype": "its adapters are written as bfloat16",
     "seed": "it has no seed",
+    "order": "each expert is a run of its own, and they learn nothing of one another",
     "swap_every": "each expert is a run of its own",
-    "lora.targets": "it trains all linear layers of the blocks; only whole kinds of layers can be left out",
+    "high_share": SAID,
+    "phases": "each run has the steps of all its phases, in one piece",
+    "lora.targets": "its pattern for the layers to leave out cannot say this",
     "optimizer.name": "its nearest optimizer is named in the config",
     "save_every": "each run counts its own steps",
     "task": "the model's files decide",
     "boundary": "a single model has none",
+    **dict.fromkeys(("shift", "timesteps.distribution", "timesteps.mean", "timesteps.std"), SAID),
+    "loss.weighting": "its loss weighs every sigma the same",
+    "swap_blocks": TOO_FEW_BLOCKS,
+    **dict.fromkeys(
+        ("high.schedule", "low.schedule"),
+        "its rates are constant, linear or cosine, without restarts",
+    ),
+    **dict.fromkeys(("high.cycles", "low.cycles"), "it has no restarts"),
+    **dict.fromkeys(("high.alpha", "low.alpha"), "alpha is always the rank there"),
+    **dict.fromkeys(("high.targets", "low.targets"), "its pattern for layers cannot say this"),
 }
 
 IGNORED: Reasons = (
@@ -52,7 +57,7 @@ IGNORED: Reasons = (
     ),
     (r"model\.(cache_text_embeddings|text_encoder_fp8|guidance)", "captions are encoded once"),
     (
-        r"blocks_to_swap|reentrant_activation_checkpointing|compile|map_num_proc|caching_batch_size",
+        r"disable_block_swap_.*|reentrant_activation_checkpointing|compile|map_num_proc|caching_batch_size",
         "memory and speed are the host's",
     ),
     (r"checkpoint_every_n_.*", "every checkpoint holds the whole state"),
@@ -60,127 +65,11 @@ IGNORED: Reasons = (
     (r"image_micro_batch_size_per_gpu", "a plan has one batch size"),
     (r"pseudo_huber_c", "the loss is the mean square of the velocity's error"),
     (r"model\.min_snr_gamma|model\.debiased_estimation_loss", MIN_SNR),
-    (r"model\.(flux_shift|sigmoid_scale)", "the schedule is uniform, warped by shift"),
+    (r"model\.flux_shift", "a plan has one shift for every size"),
+    (r"model\.sigmoid_scale", "uniform sigmas have no width"),
     (r"adapter\.(init_from_existing|fuse_adapters)", "a run begins with fresh adapters"),
     (r"optimizer\.(eps|stabilize|gradient_release|beta2_half_life|kahan_sum)", "not a plan's"),
-    (r"warmup_steps|lr_scheduler", CONSTANT_RATE),
 )
-
-
-def write(
-    plan: TrainingPlan, parts: Sequence[DatasetSettings], counts: Counts | None
-) -> dict[str, str]:
-    """Texts by file name: a config for each expert that the plan trains, and the dataset."""
-    steps: dict[Role, int] = {r: number for r, number in expert_steps(plan).items() if number}
-    files = {
-        f"config{ENDINGS[role]}.toml": _config(plan, role, number, parts, counts)
-        for role, number in steps.items()
-    }
-    return files | {"dataset.toml": write_data(parts)}
-
-
-def _config(
-    plan: TrainingPlan,
-    role: Role,
-    steps: int,
-    parts: Sequence[DatasetSettings],
-    counts: Counts | None,
-) -> str:
-    samples = plan.batch * plan.accumulate
-    mode = CLIP_MODES.get(parts[0].clip_mode if parts else "head", "single_beginning")
-    head: list[Row] = [
-        ("output_dir", f"/path/to/output{ENDINGS[role]}", "set this"),
-        ("dataset", "dataset.toml", "set the full path of the other file"),
-        (
-            "epochs",
-            max(1000, steps * samples, round(steps * samples / counts.shown) if counts else 0),
-            "only an upper bound: max_steps ends the run",
-        ),
-        ("max_steps", steps, ""),
-        ("micro_batch_size_per_gpu", plan.batch, ""),
-        ("pipeline_stages", 1, ""),
-        ("gradient_accumulation_steps", plan.accumulate, ""),
-        ("gradient_clipping", _clipping(plan), ""),
-        ("warmup_steps", 0, ""),
-        (
-            "save_every_n_steps",
-            max(1, round(plan.save_every * steps / plan.steps)),
-            "of this run's own steps",
-        ),
-        ("activation_checkpointing", plan.checkpoint_blocks, ""),
-        ("save_dtype", "bfloat16", ""),
-        ("caching_batch_size", 1, ""),
-        ("steps_per_print", 1, ""),
-        ("video_clip_mode", mode, ""),
-        ("uncond_fraction", float(plan.caption_dropout), "samples without their caption"),
-    ]
-    adapter: list[Row] = [
-        ("type", "lora", ""),
-        ("rank", plan.lora.rank, "alpha is the rank there"),
-        ("dtype", "bfloat16", ""),
-        ("dropout", float(plan.lora.dropout), ""),
-    ]
-    if plan.lora.targets == ATTENTION:
-        adapter.append(("exclude_modules", NO_FEED_FORWARD, ""))
-    return toml_text(
-        f"Tandem's plan {plan.preset!r} for diffusion-pipe, {role.replace('_', ' ')}. Set every path.",
-        {
-            "": head,
-            "model": _model(plan, role),
-            "adapter": adapter,
-            "optimizer": _optimizer(plan, role),
-        },
-    )
-
-
-def _model(plan: TrainingPlan, role: Role) -> list[Row]:
-    task = plan.task.upper()
-    rows: list[Row] = [("type", "wan", "")]
-    if role == "single":
-        rows.append(("ckpt_path", f"/path/to/Wan2.1-{task}-14B", "set this: the model's folder"))
-    else:
-        folder = f"/path/to/Wan2.2-{task}-A14B"
-        rows += [
-            ("ckpt_path", folder, "set this: the model's folder"),
-            ("transformer_path", f"{folder}/{role}_model", "set this: the expert"),
-        ]
-    rows += [
-        ("dtype", "bfloat16", ""),
-        ("timestep_sample_method", "uniform", ""),
-        ("shift", float(plan.shift), ""),
-    ]
-    if role != "single":
-        low, high = (plan.boundary, 1.0) if role == "high_noise" else (0.0, plan.boundary)
-        rows += [("min_t", float(low), ""), ("max_t", float(high), "")]
-    return rows
-
-
-def _optimizer(plan: TrainingPlan, role: Role) -> list[Row]:
-    rates, settings = plan.rates(role), plan.optimizer
-    rows: list[Row] = [
-        ("type", their_optimizer(DIFFUSION_PIPE, settings.name), ""),
-        ("lr", float(rates.rate), ""),
-    ]
-    if settings.name == "automagic":
-        rows += [
-            ("min_lr", _or(rates.minimum, rates.rate), ""),
-            ("max_lr", _or(rates.maximum, rates.rate), ""),
-            ("lr_bump", _or(rates.bump, rates.rate), ""),
-            ("clip_threshold", float(settings.clip), ""),
-            ("beta2", float(settings.beta2), ""),
-        ]
-    else:
-        rows += [("betas", [0.9, float(settings.beta2)], ""), ("eps", 1e-8, "")]
-    return [*rows, ("weight_decay", float(settings.weight_decay), "")]
-
-
-def _or(value: float | None, otherwise: float) -> float:
-    return float(otherwise if value is None else value)
-
-
-def _clipping(plan: TrainingPlan) -> float:
-    # Automagic bounds each update itself; DeepSpeed takes 0 for no clipping.
-    return 0.0 if plan.optimizer.name == "automagic" else float(plan.optimizer.clip)
 
 
 def read(documents: list[Document], counts: Counts | None, clips: int) -> Draft:
@@ -204,7 +93,9 @@ def _run(draft: Draft, document: Document) -> RunDraft:
         "batch": _batch(draft, keys),
         "accumulate": keys.whole("gradient_accumulation_steps", 1, 1),
         "caption_dropout": keys.number("uncond_fraction", 0.0),
-        "checkpoint_blocks": keys.text("activation_checkpointing", "false").lower() != "false",
+        "swap_blocks": keys.whole("blocks_to_swap", 0),
+        "loss.weighting": "none",
+        **_read_checkpointing(keys),
     }
     role = _read_model(draft, keys, values)
     _read_adapter(draft, keys, values)
@@ -229,6 +120,11 @@ def _run(draft: Draft, document: Document) -> RunDraft:
     return run
 
 
+def _read_checkpointing(keys: Keys) -> Values:
+    kind = keys.text("activation_checkpointing", "false").lower()
+    return {"checkpoint_blocks": kind != "false", "offload_activations": kind == UNSLOTH}
+
+
 def _batch(draft: Draft, keys: Keys) -> int:
     sizes = keys.raw("micro_batch_size_per_gpu", 1)
     if isinstance(sizes, list):
@@ -246,11 +142,12 @@ def _read_model(draft: Draft, keys: Keys, values: Values) -> Role:
     found = model_in(*names)
     if found.task:
         values["task"] = found.task
-    if keys.text("model.timestep_sample_method", "logit_normal") != "uniform":
-        draft.note(
-            "It draws sigmas from a logit-normal curve; here they are uniform, warped by shift."
-        )
     values["shift"] = keys.number("model.shift", 1.0)
+    if keys.text("model.timestep_sample_method", "logit_normal") == "uniform":
+        set_uniform(values)
+    else:
+        width = keys.number("model.sigmoid_scale", 1.0) or 0.0
+        set_curve(draft, values, width, mean=0.0, where="model.sigmoid_scale")
     low, high = keys.number("model.min_t", 0.0) or 0.0, keys.number("model.max_t", 1.0) or 0.0
     if low <= 0 and high >= 1:
         return _role_by_name(draft, names, found.family)
@@ -286,11 +183,15 @@ def _read_adapter(draft: Draft, keys: Keys, values: Values) -> None:
             "adapter.alpha is refused by diffusion-pipe, which takes the rank; so is done here."
         )
     values["lora.dropout"] = keys.number("adapter.dropout", 0.0)
-    excluded = keys.raw("adapter.exclude_modules")
-    if excluded == NO_FEED_FORWARD:
-        values["lora.targets"] = list(ATTENTION)
-    elif excluded:
-        draft.note(f"adapter.exclude_modules = {excluded!r:.60}: set lora.targets for the same.")
+    excluded = _excluded(keys.raw("adapter.exclude_modules"))
+    values["lora.targets"] = noted_targets(draft, "adapter.exclude_modules", excluded)
+
+
+def _excluded(pattern: object) -> list[str]:
+    """PEFT takes one pattern for whole names, or a list of names' ends."""
+    if isinstance(pattern, list):
+        return [rf"(?:.*\.)?{re.escape(str(end))}" for end in pattern]
+    return [str(pattern)] if pattern else []
 
 
 def _read_optimizer(draft: Draft, keys: Keys, values: Values) -> Values:
@@ -305,6 +206,7 @@ def _read_optimizer(draft: Draft, keys: Keys, values: Values) -> Values:
         rate = forced
         draft.note(f"force_constant_lr = {forced:g} is the rate.")
     rates: Values = {"rate": REPLACEMENT_RATE if ours.finds_rate else rate}
+    rates |= _read_schedule(draft, keys, constant=bool(forced))
     clip = keys.number("gradient_clipping", 1.0)
     threshold = keys.number("optimizer.clip_threshold", 1.0)
     beta2 = keys.number("optimizer.beta2", 0.999)
@@ -320,6 +222,16 @@ def _read_optimizer(draft: Draft, keys: Keys, values: Values) -> Values:
         draft.note(NO_CLIP)
     values |= {"optimizer.clip": clip or 1e6, "optimizer.beta2": second_beta(betas)}
     return rates
+
+
+def _read_schedule(draft: Draft, keys: Keys, *, constant: bool) -> Values:
+    schedule = our_schedule(draft, keys.text("lr_scheduler"))
+    warmup = keys.whole("warmup_steps", 0)
+    if constant:
+        return {"schedule": CONSTANT, "warmup": 0}
+    if schedule != CONSTANT and "max_steps" in keys:
+        draft.note("The rate falls over all epochs there, and over the run's steps here.")
+    return {"schedule": schedule, "warmup": warmup}
 
 
 def _set_clip_mode(draft: Draft, theirs: str) -> None:

@@ -21,6 +21,8 @@ DIFFUSION_PIPE, AI_TOOLKIT, MUSUBI = "diffusion-pipe", "ai-toolkit", "musubi-tun
 TRAINERS = (DIFFUSION_PIPE, AI_TOOLKIT, MUSUBI)
 DATA = " dataset"
 """Ends the kind of a document that holds a trainer's dataset only."""
+DATASET_FILE = "dataset.toml"
+"""What a dataset of its own is called where it is written."""
 
 
 class Document(NamedTuple):
@@ -113,11 +115,12 @@ def _table_document(name: str, text: str) -> Document:
 
 
 def own_documents(files: Mapping[str, str], trainer: str) -> list[Document]:
-    """The files that were written here for `trainer`, its dataset last: known, so not guessed and not bounded."""
-    *mains, data = files
-    kinds = dict.fromkeys(mains, trainer) | {data: trainer + DATA if mains else trainer}
+    """The files that were written here for `trainer`: known, so not guessed and not bounded."""
     return [
-        Document(name, kinds[name], _own_values(name, text), text) for name, text in files.items()
+        Document(
+            name, trainer + (DATA if name == DATASET_FILE else ""), _own_values(name, text), text
+        )
+        for name, text in files.items()
     ]
 
 

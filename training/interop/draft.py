@@ -13,6 +13,7 @@ from ..data.dataset import Counts
 from ..plans.checks import LONGEST_RUN
 from ..plans.limits import OPTIMUM_EPOCHS
 from .documents import Document
+from .experts import OWN, own_values
 
 Values = dict[str, Any]
 """Plan values by dotted name (`lora.rank`), as JSON holds them."""
@@ -59,7 +60,7 @@ class RunDraft:
     values: Values
     """What both experts share."""
     rates: Values
-    """`rate`, `bump`, `minimum`, `maximum`."""
+    """An expert's own: `rate`, `bump`, `minimum`, `maximum`, `schedule`, `warmup` and `cycles`."""
     steps: int | None = None
     epochs: float | None = None
     save_steps: int | None = None
@@ -87,12 +88,7 @@ def merge_runs(draft: Draft, runs: list[RunDraft], counts: Counts | None) -> Non
             "Paste the config of one training.",
         )
     for run in runs:
-        for name, value in run.values.items():
-            if draft.values.setdefault(name, value) != value:
-                draft.note(
-                    f"{name} is {value} in {run.where}, and a plan has one: {draft.values[name]} is taken."
-                )
-        _rates(draft, run)
+        _common(draft, run)
     roles = {run.role for run in runs}
     if "single" in roles:
         draft.values.setdefault("family", SINGLE)
@@ -104,31 +100,68 @@ def merge_runs(draft: Draft, runs: list[RunDraft], counts: Counts | None) -> Non
     _budget(draft, runs, counts)
 
 
-def _rates(draft: Draft, run: RunDraft) -> None:
-    experts = ("high", "low") if run.role == "single" else (run.role.removesuffix("_noise"),)
-    for expert in experts:
-        draft.values |= {f"{expert}.{name}": value for name, value in run.rates.items()}
+def _common(draft: Draft, run: RunDraft) -> None:
+    """What both share, and where this run's expert differs from the run before."""
+    for name, value in run.values.items():
+        if draft.values.setdefault(name, value) != value and name not in OWN:
+            draft.note(
+                f"{name} is {value} in {run.where}, and a plan has one: {draft.values[name]} is taken."
+            )
+    for expert in _experts(run):
+        draft.values |= own_values(expert, run.values, draft.values)
+
+
+def _experts(run: RunDraft) -> tuple[str, ...]:
+    return ("high", "low") if run.role == "single" else (run.role.removesuffix("_noise"),)
+
+
+def _rates(draft: Draft, run: RunDraft, steps: int) -> None:
+    rates = dict(run.rates)
+    warmup = rates.get("warmup", 0)
+    # Below 1 it is a share of the run, as musubi-tuner reads it.
+    rates["warmup"] = int(warmup * steps) if 0 < warmup < 1 else int(warmup)
+    for expert in _experts(run):
+        draft.values |= {f"{expert}.{name}": value for name, value in rates.items()}
 
 
 def _budget(draft: Draft, runs: list[RunDraft], counts: Counts | None) -> None:
     samples = draft.values.get("batch", 1) * draft.values.get("accumulate", 1)
     steps = [_steps(draft, run, counts, samples) for run in runs]
     draft.values["steps"] = sum(steps)
-    saves = []
     for run, of_run in zip(runs, steps, strict=True):
-        if run.save_steps:
-            saves.append(run.save_steps)
-        elif run.save_epochs and counts:
-            saves.append(max(1, round(min(run.save_epochs * counts.shown / samples, LONGEST_RUN))))
-        elif run.save_epochs:
-            draft.note("Saving is counted in epochs, and the number of clips is not known.")
-            saves.append(max(1, min(100, of_run)))
+        _rates(draft, run, of_run)
+    if len(runs) == 2:
+        _shares(draft.values, *steps)
+    saves = [
+        found
+        for run, of_run in zip(runs, steps, strict=True)
+        if (found := _save_steps(draft, run, of_run, counts, samples))
+    ]
     if len(saves) == len(runs):
         draft.values["save_every"] = sum(saves)
     if len(runs) == 1 and runs[0].role != "single":
         draft.note(
             f"This is the {runs[0].role.removesuffix('_noise')} expert's run alone; paste both configs for both."
         )
+
+
+def _shares(values: Values, high: int, low: int) -> None:
+    """What two runs come to: as a share where experts take turns, and as phases where they follow one another."""
+    values["high_share"] = min(max(high / (high + low), 1e-6), 1 - 1e-6)
+    values["phases"] = [{"train": "high", "steps": high}, {"train": "low", "steps": low}]
+
+
+def _save_steps(
+    draft: Draft, run: RunDraft, steps: int, counts: Counts | None, samples: int
+) -> int | None:
+    if run.save_steps:
+        return run.save_steps
+    if run.save_epochs and counts:
+        return max(1, round(min(run.save_epochs * counts.shown / samples, LONGEST_RUN)))
+    if run.save_epochs:
+        draft.note("Saving is counted in epochs, and the number of clips is not known.")
+        return max(1, min(100, steps))
+    return None
 
 
 def _steps(draft: Draft, run: RunDraft, counts: Counts | None, samples: int) -> int:

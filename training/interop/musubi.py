@@ -1,46 +1,45 @@
-"""musubi-tuner's arguments: a command for each expert, or the same as TOML.
+"""musubi-tuner's arguments as a plan: a command for each expert, or the same as TOML.
 
-Arguments as kohya-ss/musubi-tuner reads them at 30c658c (wan_train_network.py, training/parser_common.py).
+Arguments as kohya-ss/musubi-tuner reads them at 30c658c (wan_train_network.py, training/parser_common.py,
+training/trainer_base.py, training/timesteps.py, utils/train_utils.py).
 """
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ...wan.families import A14B, SINGLE, Role
-from ..data.dataset import Counts, DatasetSettings
-from ..expert_turns import expert_steps
-from ..plans.plan import TrainingPlan
+from ...wan.loss_weights import COSMAP
+from ..data.dataset import Counts
 from .documents import DATA, MUSUBI, Document
 from .draft import Draft, RunDraft, Values, default_boundary, given_counts, merge_runs
 from .keys import Keys, Reasons, sort_left
-from .musubi_data import read_data, write_data
-from .names import (
-    ATTENTION,
-    REPLACEMENT_RATE,
-    SEEDS,
-    model_in,
-    our_optimizer,
-    second_beta,
-    their_optimizer,
-)
-from .words import CONSTANT_RATE, MIN_SNR, NO_CLIP
-
-LOGISTIC = 1.702
-"""A normal variable times this is nearly logistic, so its sigmoid is nearly uniform: the distribution functions
-differ by less than 0.01 (Haley 1952)."""
-NO_FEED_FORWARD = "exclude_patterns=[r'.*ffn.*']"
-ENDINGS: dict[Role, str] = {"high_noise": "_high", "low_noise": "_low", "single": ""}
+from .layers import noted_targets, patterns_in
+from .musubi_data import read_data
+from .musubi_export import LOGISTIC
+from .names import REPLACEMENT_RATE, model_in, our_optimizer, second_beta
+from .noise import set_curve, set_uniform
+from .rates import CONSTANT, RESTARTS, our_schedule
+from .words import MIN_SNR, NO_CLIP, RATE_ENDS, SAID, TOO_FEW_BLOCKS
 
 WHY = {
     "caption_dropout": "it always shows the caption",
+    "order": "each expert is a run of its own, and they learn nothing of one another",
     "swap_every": "each expert is a run of its own",
+    "high_share": SAID,
+    "phases": "each run has the steps of all its phases, in one piece",
     "boundary": "min_timestep and max_timestep are whole thousandths",
-    "lora.targets": "it trains all linear layers of the blocks; only kinds of layers can be left out",
+    "lora.targets": "its patterns for layers cannot say this",
+    "lora.dtype": "its adapters are float32 or as mixed_precision says",
     "optimizer.name": "its nearest optimizer is named in the arguments",
     "save_every": "each run counts its own steps",
+    **dict.fromkeys(("shift", "timesteps.distribution", "timesteps.mean", "timesteps.std"), SAID),
+    "loss.weighting": "it has the weight cosmap alone",
+    "swap_blocks": TOO_FEW_BLOCKS,
+    "prune.last": "it keeps as many of the newest, and these are all",
+    "prune.every": "it keeps the newest only",
+    **dict.fromkeys(("high.targets", "low.targets"), "its patterns for layers cannot say this"),
 }
 
 IGNORED: Reasons = (
@@ -58,7 +57,7 @@ IGNORED: Reasons = (
         "attention and speed are the host's",
     ),
     (
-        r"blocks_to_swap|block_swap_.*|use_pinned_memory.*|offload_inactive_dit|disable_numpy_memmap",
+        r"block_swap_.*|use_pinned_memory.*|offload_inactive_dit|disable_numpy_memmap",
         "memory is the host's",
     ),
     (r"img_in_txt_in_offloading", "memory is the host's"),
@@ -67,100 +66,23 @@ IGNORED: Reasons = (
         "clips come from the cache",
     ),
     (r"sample_.*|one_frame", "previews are a setting of the trainer node"),
-    (r"lr_.*", CONSTANT_RATE),
-    (r"weighting_scheme|logit_mean|logit_std|mode_scale", "the loss is not weighted; " + MIN_SNR),
+    (r"lr_.*", RATE_ENDS),
+    (r"logit_mean|logit_std|mode_scale|sigmoid_scale", "this timestep_sampling does not use it"),
     (
-        r"sigmoid_scale|num_timestep_buckets|preserve_distribution_shape|guidance_scale",
-        "the schedule is uniform, warped by shift",
+        r"num_timestep_buckets|preserve_distribution_shape|guidance_scale",
+        "sigmas are spread evenly over each expert's part of their curve",
     ),
+    (r".*snr.*", MIN_SNR),
     (
         r"network_weights|base_weights.*|dim_from_weights|scale_weight_norms",
         "a run begins with fresh adapters",
     ),
     (
-        r"save_last_.*|save_state.*|no_metadata|metadata_.*|training_comment|huggingface_.*|async_upload|wandb_.*",
+        r"save_last_.*_state|save_state.*|no_metadata|metadata_.*|training_comment|huggingface_.*|async_upload|wandb_.*",
         "checkpoints hold the whole state, and stay on this machine",
     ),
     (r"force_v2_1_time_embedding|show_timesteps", "the model decides"),
 )
-
-
-def write(
-    plan: TrainingPlan, parts: Sequence[DatasetSettings], counts: Counts | None
-) -> dict[str, str]:
-    """Texts by file name: a command for each expert that the plan trains, and the dataset."""
-    del counts
-    steps: dict[Role, int] = {r: number for r, number in expert_steps(plan).items() if number}
-    files: dict[str, str] = {
-        f"train{ENDINGS[role]}.sh": _command(plan, role, number) for role, number in steps.items()
-    }
-    return files | {"dataset.toml": write_data(parts, plan.batch)}
-
-
-def _command(plan: TrainingPlan, role: Role, steps: int) -> str:
-    lines = [
-        "accelerate launch --num_cpu_threads_per_process 1 --mixed_precision bf16 "
-        "src/musubi_tuner/wan_train_network.py"
-    ]
-    lines += [
-        " ".join([f"--{name}", *(shlex.quote(word) for word in words)])
-        for name, words in _arguments(plan, role, steps).items()
-    ]
-    title = f"# Tandem's plan {plan.preset!r} for musubi-tuner, {role.replace('_', ' ')}. Set every path."
-    return title + "\n" + " \\\n  ".join(lines) + "\n"
-
-
-def _arguments(plan: TrainingPlan, role: Role, steps: int) -> dict[str, list[str]]:
-    size = "14B" if role == "single" else "A14B"
-    name = f"wan2.1_{plan.task}_14B" if role == "single" else f"wan2.2_{plan.task}_{role}_14B"
-    arguments: dict[str, list[Any]] = {
-        "task": [f"{plan.task}-{size}"],
-        "dit": [f"/path/to/{name}.safetensors"],
-        "dataset_config": ["dataset.toml"],
-        "sdpa": [],
-        "mixed_precision": ["bf16"],
-        "optimizer_type": [their_optimizer(MUSUBI, plan.optimizer.name)],
-        "optimizer_args": [
-            f"weight_decay={float(plan.optimizer.weight_decay)}",
-            f"betas=0.9,{float(plan.optimizer.beta2)}",
-        ],
-        "learning_rate": [float(plan.rates(role).rate)],
-        "max_grad_norm": [float(plan.optimizer.clip)],
-        "gradient_accumulation_steps": [plan.accumulate],
-        "network_module": ["networks.lora_wan"],
-        "network_dim": [plan.lora.rank],
-        "network_alpha": [float(plan.lora.alpha)],
-        **_timesteps(plan, role),
-        "max_train_steps": [steps],
-        "save_every_n_steps": [max(1, round(plan.save_every * steps / plan.steps))],
-        "seed": [plan.seed % SEEDS],
-        "output_dir": ["/path/to/output"],
-        "output_name": [f"tandem_lora{ENDINGS[role]}"],
-    }
-    if plan.lora.dropout:
-        arguments["network_dropout"] = [float(plan.lora.dropout)]
-    if plan.lora.targets == ATTENTION:
-        arguments["network_args"] = [NO_FEED_FORWARD]
-    if plan.checkpoint_blocks:
-        arguments["gradient_checkpointing"] = []
-    return {name: [str(word) for word in words] for name, words in arguments.items()}
-
-
-def _timesteps(plan: TrainingPlan, role: Role) -> dict[str, list[Any]]:
-    drawn: dict[str, list[Any]] = {
-        "timestep_sampling": ["shift"],
-        "sigmoid_scale": [LOGISTIC],
-        "discrete_flow_shift": [float(plan.shift)],
-    }
-    if role == "single":
-        return drawn
-    at = round(plan.boundary * 1000)
-    low, high = (at, 1000) if role == "high_noise" else (0, at)
-    return drawn | {
-        "min_timestep": [low],
-        "max_timestep": [high],
-        "preserve_distribution_shape": [],
-    }
 
 
 def read(documents: list[Document], counts: Counts | None, clips: int) -> Draft:
@@ -191,8 +113,7 @@ def _run(draft: Draft, document: Document) -> RunDraft:
     keys = Keys(_arguments_of(document), document.name)
     values: Values = {
         "accumulate": keys.whole("gradient_accumulation_steps", 1, 1),
-        "checkpoint_blocks": keys.flag("gradient_checkpointing")
-        or keys.flag("gradient_checkpointing_cpu_offload"),
+        **_read_memory(keys),
         "seed": keys.seed("seed"),
         "shift": keys.number("discrete_flow_shift", 1.0),
     }
@@ -204,6 +125,7 @@ def _run(draft: Draft, document: Document) -> RunDraft:
     rates = _read_optimizer(draft, keys, values)
     epochs = keys.positive("max_train_epochs")
     steps = keys.whole("max_train_steps", 1600, 1)
+    _read_saving(keys, values)
     run = RunDraft(
         role=role,
         where=document.name,
@@ -217,6 +139,29 @@ def _run(draft: Draft, document: Document) -> RunDraft:
     )
     draft.leave(*sort_left(keys, IGNORED))
     return run
+
+
+def _read_memory(keys: Keys) -> Values:
+    recompute, offload = (
+        keys.flag(f"gradient_checkpointing{ending}") for ending in ("", "_cpu_offload")
+    )
+    return {
+        "checkpoint_blocks": recompute,
+        # It does nothing there without the other.
+        "offload_activations": recompute and offload,
+        "swap_blocks": keys.whole("blocks_to_swap", 0),
+    }
+
+
+def _read_saving(keys: Keys, values: Values) -> None:
+    """How many of the newest checkpoints stay; 0 is all."""
+    steps, every = keys.whole("save_last_n_steps"), keys.whole("save_every_n_steps", None, 1)
+    epochs = keys.whole("save_last_n_epochs")
+    values["prune.last"] = 0
+    if steps is not None and every:
+        values["prune.last"] = steps // every + 1
+    elif epochs:
+        values["prune.last"] = epochs
 
 
 def _read_model(draft: Draft, keys: Keys, values: Values) -> Role:
@@ -259,13 +204,55 @@ def _joint(draft: Draft, document: Document, run: RunDraft) -> list[RunDraft]:
 
 def _read_sampling(draft: Draft, keys: Keys, values: Values) -> None:
     sampling = keys.text("timestep_sampling", "sigma")
-    scale = keys.number("sigmoid_scale", 1.0)
-    if sampling == "uniform":
+    scheme = keys.text("weighting_scheme", "none")
+    values["loss.weighting"] = COSMAP if scheme == COSMAP else "none"
+    if sampling == "sigma":
+        _read_sigma_sampling(draft, keys, values, scheme)
+    elif scheme not in ("none", COSMAP):
+        draft.note(f"weighting_scheme {scheme} has no match: the loss is not weighted here.")
+    _read_curve(draft, keys, values, sampling)
+    if "preserve_distribution_shape" not in keys and sampling != "sigma" and "boundary" in values:
+        draft.note("Its curve is squeezed into each expert's range there; here it is cut.")
+
+
+def _read_curve(draft: Draft, keys: Keys, values: Values, sampling: str) -> None:
+    scale = keys.number("sigmoid_scale", 1.0) or 0.0
+    if sampling in ("uniform", "sigmoid", "logsnr"):
         values["shift"] = 1.0
-    elif sampling != "shift" or scale != LOGISTIC:
+    if sampling == "uniform" or (sampling == "shift" and scale == LOGISTIC):
+        set_uniform(values)
+    elif sampling in ("shift", "sigmoid"):
+        set_curve(draft, values, scale, where="sigmoid_scale")
+    elif sampling == "logsnr":
+        # sigma = sigmoid(-x / 2) of a normal variable x.
+        mean, width = _normal(keys)
+        set_curve(draft, values, width / 2, mean=-mean / 2, where="logit_mean and logit_std")
+    elif sampling != "sigma":
+        set_uniform(values)
         draft.note(
-            f"timestep_sampling {sampling} draws sigmas from another curve; here they are uniform, warped by shift."
+            f"timestep_sampling {sampling} has no match: sigmas are uniform here, warped by shift."
         )
+
+
+def _read_sigma_sampling(draft: Draft, keys: Keys, values: Values, scheme: str) -> None:
+    """A place in the schedule, which begins with noise: the mean has the other sign."""
+    if scheme == "logit_normal":
+        mean, width = _normal(keys)
+        set_curve(draft, values, width, mean=-mean, where="logit_mean and logit_std")
+    else:
+        set_uniform(values)
+    if scheme not in ("none", "logit_normal", COSMAP):
+        draft.note(f"weighting_scheme {scheme} has no match: sigmas are uniform, unweighted.")
+    if "boundary" in values:
+        draft.note(
+            "timestep_sampling sigma takes min_timestep and max_timestep as places in the schedule; here they are "
+            "the expert's sigmas."
+        )
+
+
+def _normal(keys: Keys) -> tuple[float, float]:
+    mean, width = keys.number("logit_mean", 0.0), keys.number("logit_std", 1.0)
+    return mean or 0.0, width or 0.0
 
 
 def _read_network(draft: Draft, keys: Keys, values: Values) -> None:
@@ -275,13 +262,14 @@ def _read_network(draft: Draft, keys: Keys, values: Values) -> None:
     module = keys.text("network_module", "networks.lora_wan")
     if not module.endswith("lora_wan"):
         draft.note(f"network_module is {module}: a LoRA takes its place.")
+    patterns: dict[str, list[str]] = {"exclude_patterns": [], "include_patterns": []}
     for word in keys.words("network_args"):
-        if word == NO_FEED_FORWARD:
-            values["lora.targets"] = list(ATTENTION)
+        name, _, value = word.partition("=")
+        if name in patterns:
+            patterns[name] = patterns_in(value)
         else:
-            draft.note(
-                f"network_args {word:.60}: set lora.targets for layers; the rest has no place."
-            )
+            draft.note(f"network_args {word:.60} has no place in a plan.")
+    values["lora.targets"] = noted_targets(draft, "network_args", *patterns.values())
 
 
 def _read_optimizer(draft: Draft, keys: Keys, values: Values) -> Values:
@@ -303,4 +291,25 @@ def _read_optimizer(draft: Draft, keys: Keys, values: Values) -> Values:
     for key, value in inner.left().items():
         draft.leave([f"optimizer_args {key}={value}: the optimizer here has no such value"], [])
     rate = keys.number("learning_rate", 2e-6)
-    return {"rate": REPLACEMENT_RATE if ours.finds_rate else rate}
+    rates: Values = {"rate": REPLACEMENT_RATE if ours.finds_rate else rate}
+    return rates | _read_schedule(draft, keys)
+
+
+def _read_schedule(draft: Draft, keys: Keys) -> Values:
+    straight = keys.number("lr_scheduler_power", 1.0) == 1
+    if custom := keys.text("lr_scheduler_type"):
+        draft.note(f"lr_scheduler_type {custom:.40} is not here: the rate stays constant.")
+        return {"schedule": CONSTANT, "warmup": 0}
+    schedule = our_schedule(draft, keys.text("lr_scheduler"), straight=straight)
+    cycles = keys.whole("lr_scheduler_num_cycles", 1, 1)
+    values: Values = {"schedule": schedule, "warmup": _warmup(keys)}
+    return values | ({"cycles": cycles} if schedule == RESTARTS else {})
+
+
+def _warmup(keys: Keys) -> float:
+    """Steps, or below 1 a share of the run."""
+    text = str(keys.raw("lr_warmup_steps", 0)).strip()
+    if not text.endswith("%"):
+        return abs(keys.number("lr_warmup_steps", 0.0) or 0.0)
+    share = Keys({"lr_warmup_steps": text[:-1]}, keys.where).number("lr_warmup_steps", 0.0)
+    return min(abs(share or 0.0) / 100, 0.999)

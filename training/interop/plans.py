@@ -9,7 +9,14 @@ from typing import Protocol
 from ...wan.errors import UserError
 from ..data.dataset import Counts, DatasetSettings
 from ..plans.plan import TrainingPlan
-from . import ai_toolkit, diffusion_pipe, musubi
+from . import (
+    ai_toolkit,
+    ai_toolkit_export,
+    diffusion_pipe,
+    diffusion_pipe_export,
+    musubi,
+    musubi_export,
+)
 from .carried import (
     kept_lines,
     part_of,
@@ -24,6 +31,7 @@ from .carried import (
 from .documents import (
     AI_TOOLKIT,
     DATA,
+    DATASET_FILE,
     DIFFUSION_PIPE,
     MUSUBI,
     TRAINERS,
@@ -32,7 +40,8 @@ from .documents import (
     read_documents,
 )
 from .draft import Draft, Values, given_counts
-from .words import OURS, WHY, WHY_DATA
+from .kept import kept_lines_of, shown
+from .words import WHY
 
 
 class _Writer(Protocol):
@@ -42,9 +51,9 @@ class _Writer(Protocol):
 
 
 _WRITERS: Mapping[str, _Writer] = {
-    DIFFUSION_PIPE: diffusion_pipe.write,
-    AI_TOOLKIT: ai_toolkit.write,
-    MUSUBI: musubi.write,
+    DIFFUSION_PIPE: diffusion_pipe_export.write,
+    AI_TOOLKIT: ai_toolkit_export.write,
+    MUSUBI: musubi_export.write,
 }
 _READERS = {
     DIFFUSION_PIPE: diffusion_pipe.read,
@@ -58,12 +67,15 @@ _WHY = {
 }
 OTHERWISE = {
     DIFFUSION_PIPE: "Each expert is a run of its own: start one after the other. Adapters are bfloat16 there. Videos "
-    "are read at the model's frame rate, and the epoch's last incomplete batch is dropped.",
-    AI_TOOLKIT: "Both experts get as many steps there, split at sigma 0.875. A repeat lengthens the epoch and does "
-    "not add steps. A longer file is cut at a random place.",
+    "are read at the model's frame rate, and the epoch's last incomplete batch is dropped. A falling rate falls over "
+    "epochs, not over max_steps. timesteps.mean is part of its shift: times e^mean.",
+    AI_TOOLKIT: "In one run both experts get as many steps there, split at sigma 0.875; a sequential plan is a run for "
+    "each. Block swapping is a share of the layers there, and the average of the weights takes their place in "
+    "the file. A repeat lengthens the epoch and does not add steps. A longer file is cut at a random place.",
     MUSUBI: "Each expert is a run of its own: start one after the other, after caching latents and captions with its "
     "two scripts (add --i2v there for image-to-video). Videos must have the model's frame rate, unless source_fps "
-    "is set. Sigmas are drawn from shift with sigmoid_scale 1.702, which is uniform within 0.01.",
+    "is set. Uniform sigmas are drawn from shift with sigmoid_scale 1.702, which is uniform within 0.01; "
+    "timesteps.mean is part of discrete_flow_shift: times e^mean.",
 }
 """What a trainer does in its own way, whatever the plan."""
 
@@ -137,7 +149,7 @@ def export_plan(
         trainer=trainer,
         files=files,
         unread=_unread(_joined(files)),
-        kept=tuple(_kept(_WHY[trainer], values, names, data_names)),
+        kept=kept_lines_of(plan, draft.values, names, data_names, _WHY[trainer]),
     )
 
 
@@ -155,20 +167,9 @@ def _joined(files: Mapping[str, str]) -> str:
 
 def _with_lines(files: Mapping[str, str], line: str, data_line: str) -> dict[str, str]:
     """The plan's comment in every main config, the dataset's in the last file."""
-    *mains, data = files
-    lines = {name: [line] for name in mains} | {data: [] if mains else [line]}
-    lines[data] += [data_line] if data_line else []
+    lines = {name: [line] if name != DATASET_FILE else [] for name in files}
+    lines[list(files)[-1]] += [data_line] if data_line else []
     return {name: "\n".join([*lines[name], text]) for name, text in files.items()}
-
-
-def _kept(
-    why: Mapping[str, str], values: Values, names: Sequence[str], data: Sequence[tuple[str, str]]
-) -> list[str]:
-    other = "it has no such value"
-    return [
-        *(f"{n} = {_shown(values[n])}: {why.get(n, other)}" for n in names if why.get(n) != OURS),
-        *(f"{n} of {folder}: {WHY_DATA.get(n, other)}" for folder, n in data),
-    ]
 
 
 def import_plan(texts: Sequence[str], *, clips: int = 0, counts: Counts | None = None) -> Import:
@@ -194,7 +195,7 @@ def import_plan(texts: Sequence[str], *, clips: int = 0, counts: Counts | None =
         trainer=trainer,
         plan=plan_of(values),
         parts=tuple(part_of(part) for part in parts),
-        understood=tuple(f"{name} = {_shown(value)}" for name, value in sorted(visible.items())),
+        understood=tuple(f"{name} = {shown(value)}" for name, value in sorted(visible.items())),
         notes=tuple(draft.notes),
         ignored=tuple(draft.ignored),
         unknown=tuple(draft.unknown),
@@ -230,8 +231,3 @@ def _not_one(mains: set[str], kinds: list[str]) -> UserError:
         "It is the training of one trainer, and its dataset beside it.",
         "Paste the main config into text, and the dataset's TOML into dataset_text.",
     )
-
-
-def _shown(value: object) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,14 +1,20 @@
 """Reasons that hold for more than one trainer."""
 
 MIN_SNR = (
-    "min-SNR weights a DDPM loss by alphas_cumprod, which flow matching has not; in its place stands the "
-    "flow-matching weight w(sigma) = 1 on sigmas of the schedule warped by shift"
+    "min-SNR weights a DDPM loss by alphas_cumprod, which flow matching has not; in its place loss.weighting can be "
+    "clamped snr, w(sigma) = min(SNR, gamma) / (SNR + 1)"
 )
-CONSTANT_RATE = "schedules of the rate are not read: set schedule and warmup with Tandem Edit Plan"
+RATE_ENDS = "a rate falls to 0 here, over an expert's own steps"
 NO_CLIP = (
     "Gradients were not clipped there; a plan always has a limit, 1e6 here, which is never reached."
 )
 OURS = "of Tandem's own"
+SAID = "other keys say it"
+ONE_NETWORK = (
+    "a run has one for both experts; export each expert's plan alone, or set order to sequential"
+)
+ONE_FOR_ALL = "all layers of a run have one rank, alpha, dropout and rate there"
+TOO_FEW_BLOCKS = "it swaps fewer of the 40 blocks"
 
 WHY = {
     "preset": OURS,
@@ -16,23 +22,31 @@ WHY = {
     "allow_long": OURS,
     "held_out": OURS,
     "stop_on": OURS,
+    "rules": OURS,
     "family": OURS,
     "train": OURS,
     "optimizer.clip": "its optimizer has no such value",
     "optimizer.beta2": "its optimizer has no such value",
-    "high.bump": "only automagic has it",
-    "high.minimum": "only automagic has it",
-    "high.maximum": "only automagic has it",
-    "low.bump": "only automagic has it",
-    "low.minimum": "only automagic has it",
-    "low.maximum": "only automagic has it",
-    "high.rate": "this expert is not trained, or a single model takes the larger of both",
-    "low.rate": "this expert is not trained, or a single model takes the larger of both",
+    "optimizer.ema": "it keeps no average of the weights",
     "boundary": "it has no such value",
     "seed": "it takes 0 to 4,294,967,295",
     "steps": "what is written is the sum of whole runs",
-}
+    "patterns": ONE_FOR_ALL,
+    "loss.gamma": "it has no weight that is cut off",
+    "prune.last": "it keeps every checkpoint",
+    "prune.every": "it has no such choice of checkpoints",
+    **dict.fromkeys(
+        (f"alpha_phases.{n}" for n in ("alphas", "least", "stability", "improvement", "fit", "targets")),
+        "alpha is the same from the first step to the last there",
+    ),
+    **{
+        f"{expert}.{name}": "only automagic has it"
+        for expert in ("high", "low")
+        for name in ("bump", "minimum", "maximum")
+    },
+}  # fmt: skip
 """Why a plan's value is kept in the comment, where a trainer says nothing more particular."""
+
 
 WHY_DATA = {
     "media": "it looks at what the folder holds",

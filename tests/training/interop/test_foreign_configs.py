@@ -95,7 +95,7 @@ def test_250_epochs_of_16_clips_are_refused_as_12_and_a_half_times_too_long():
     assert "12.5 times" in report and "refused" in report
     assert report.startswith("diffusion-pipe: read as 'video effect', 4,000 steps at accumulate 1")
     assert "optimizer.spelling = 1" in report.split("Keys not known here")[1]
-    assert "warmup_steps = 20: schedules of the rate are not read" in report
+    assert (found.plan.high.warmup, found.plan.timesteps.distribution) == (20, "logit-normal")
     part = found.parts[0]
     assert (str(part.folder), part.width, part.height, part.frames) == (
         "/clips/mermaid", 512, 512, 33,

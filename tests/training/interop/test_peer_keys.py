@@ -14,8 +14,19 @@ from tandem_wan.training.data.dataset import DatasetSettings
 from tandem_wan.training.interop.documents import read_documents
 from tandem_wan.training.interop.musubi_export import LOGISTIC
 from tandem_wan.training.interop.plans import export_plan
+from tandem_wan.training.optimizers.rate_schedules import SCHEDULES
+from tandem_wan.training.plans.checks import ORDERS
 from tandem_wan.training.plans.plan import TrainingPlan
-from tandem_wan.training.plans.settings import LoraSettings, OptimizerSettings
+from tandem_wan.training.plans.settings import (
+    ExpertSettings,
+    LoraSettings,
+    LossSettings,
+    OptimizerSettings,
+    PruneSettings,
+    TimestepSettings,
+)
+from tandem_wan.wan.loss_weights import WEIGHTINGS
+from tandem_wan.wan.timesteps import DISTRIBUTIONS
 
 LISTS = Path(__file__).parents[2] / "data" / "peer_keys"
 plans = st.builds(
@@ -24,7 +35,20 @@ plans = st.builds(
     train=st.sampled_from(["both", "high", "low"]),
     task=st.sampled_from(["i2v", "t2v"]),
     shift=st.sampled_from([1.0, 5.0]),
-    checkpoint_blocks=st.booleans(),
+    steps=st.just(300),
+    order=st.sampled_from(ORDERS),
+    offload_activations=st.booleans(),
+    swap_blocks=st.sampled_from([0, 20, 40]),
+    prune=st.builds(PruneSettings, last=st.sampled_from([0, 1, 3])),
+    loss=st.builds(LossSettings, weighting=st.sampled_from(WEIGHTINGS)),
+    timesteps=st.builds(TimestepSettings, distribution=st.sampled_from(DISTRIBUTIONS)),
+    high=st.builds(
+        ExpertSettings,
+        schedule=st.sampled_from(SCHEDULES),
+        warmup=st.sampled_from([0, 5]),
+        rank=st.sampled_from([None, 8]),
+        targets=st.sampled_from([None, (r"blocks\.1\..*",)]),
+    ),
     lora=st.builds(
         LoraSettings,
         dropout=st.sampled_from([0.0, 0.1]),
@@ -33,7 +57,9 @@ plans = st.builds(
         ),
     ),
     optimizer=st.builds(
-        OptimizerSettings, name=st.sampled_from(["adamw", "adamw 8-bit kahan", "automagic"])
+        OptimizerSettings,
+        name=st.sampled_from(["adamw", "adamw 8-bit kahan", "automagic"]),
+        ema=st.sampled_from([0.0, 0.99]),
     ),
 )
 parts = st.lists(
@@ -71,6 +97,11 @@ def test_diffusion_pipe_has_every_key(plan, folders):
             continue
         assert set(values) <= known["config"]
         assert set(values["model"]) <= known["config.model"]
+        assert values["model"]["timestep_sample_method"] in known["timestep_sample_method"]
+        assert values["lr_scheduler"] in known["lr_scheduler"]
+        assert values["activation_checkpointing"] in (True, False, "unsloth")
+        # Two of 40 blocks stay on the device.
+        assert values.get("blocks_to_swap", 0) <= 38
         assert set(values["adapter"]) <= known["config.adapter"]
         automagic = plan.optimizer.name == "automagic"
         which = "config.optimizer (automagic)" if automagic else "config.optimizer"
@@ -81,7 +112,7 @@ def test_diffusion_pipe_has_every_key(plan, folders):
 @given(plan=plans, folders=parts)
 def test_ai_toolkit_has_every_key(plan, folders):
     known = keys("ai_toolkit")
-    (document,) = documents(plan, folders, "ai-toolkit")
+    written = documents(plan, folders, "ai-toolkit")
 
     def check(values, place):
         assert set(values) <= known[place], place
@@ -91,7 +122,11 @@ def test_ai_toolkit_has_every_key(plan, folders):
                 if isinstance(inner, dict):
                     check(inner, below)
 
-    check(document.values, "")
+    for document in written:
+        check(document.values, "")
+        train = document.values["config"]["process"][0]["train"]
+        assert train["lr_scheduler"] in known["lr_scheduler"]
+        assert train["timestep_type"] in known["timestep_type"]
 
 
 @settings(max_examples=40)
@@ -109,8 +144,15 @@ def test_musubi_tuner_has_every_argument(plan, folders):
             continue
         assert set(values) <= known["arguments"]
         assert set(values["task"]) <= known["tasks"]
-        assert set(values["timestep_sampling"]) <= known["timestep_sampling"]
-        names = {word.partition("=")[0] for word in values.get("network_args", [])}
+        for choice in ("timestep_sampling", "weighting_scheme", "lr_scheduler"):
+            assert set(values.get(choice, [])) <= known[choice]
+        # A warm-up is refused there beside a constant rate, and one of 40 blocks stays on the device.
+        assert "lr_warmup_steps" not in values or values["lr_scheduler"] != ["constant"]
+        assert int(values.get("blocks_to_swap", ["0"])[0]) <= 39
+        words = values.get("network_args", [])
+        # Each is cut at every = there.
+        assert all(word.count("=") == 1 for word in words)
+        names = {word.partition("=")[0] for word in words}
         assert names <= known["network_args"]
         # argparse wants whole numbers there.
         assert all(int(values[k][0]) >= 0 for k in ("max_train_steps", "seed", "network_dim"))

@@ -42,7 +42,9 @@ def setup(models: Mapping[str, Any], vae: Any, clip: Any, clips: Path, **more: A
     dataset = load_dataset(settings)
     sockets = {"model_high": models.get("high_noise"), "model_low": models.get("low_noise")}
     with torch.inference_mode():
-        return check_setup(more.pop("plan", None) or plan(), dataset, clip=clip, vae=vae, **{**sockets, **more})
+        return check_setup(
+            more.pop("plan", None) or plan(), dataset, clip=clip, vae=vae, **{**sockets, **more}
+        )
 
 
 def plan(**changes: Any) -> TrainingPlan:

@@ -79,3 +79,19 @@ not after it. Below it stands a config of another trainer, judged in the same wa
 
 Mend the clips, queue again, and when all verdicts are good connect dataset and plan to the trainer.
 """
+LONG_NOTE = """### Ten seconds, with radial attention
+
+161 frames from an image. Attention is most of the work at this length; radial attention lets frames that are far apart
+in time see only a narrow band of each other. *What it can gain* says how much, before anything is sampled.
+
+- A 4-step lightning pair ([high]({high}), [low]({low})), here with 8 steps, of which the first 2 are dense.
+- Wan was trained on 81 frames: longer clips may repeat themselves. A LoRA for length is another matter.
+- *Calls of attention* says afterwards what ran sparse, and its share of the time.
+"""
+TOY_LONG_NOTE = """### Radial attention on the miniature
+
+Queue this graph as it is: it takes seconds on a CPU. The miniature's clips are so short that there is nothing to gain;
+the graph shows how the nodes are put together, and that the clip is the one that it should be.
+
+For real sizes open *long_video*.
+"""

@@ -16,6 +16,7 @@ from .columns import READING, REPORTS_PX, Columns, Sampling
 from .families import MINI, PUBLIC, TINY, Family
 from .graphs import Graph
 from .node_spec import NodeSpec
+from .radial_workflow import long_video, toy_long_video
 from .server import HostServer, prepare_base
 from .workflow_notes import BACKGROUND_NOTE, TRAIN_NOTE
 
@@ -36,6 +37,8 @@ def workflows() -> dict[str, Graph]:
         "strength_schedule": stacks.strength_schedule(MINI),
         "scenes": stacks.scenes(MINI),
         "check_my_dataset": check_my_dataset(PUBLIC),
+        "long_video": long_video(PUBLIC),
+        "long_video_miniature": toy_long_video(MINI),
     }
 
 

@@ -22,6 +22,8 @@ from .plan import TandemAutoParameters, TandemEditPlan
 from .plan_files import TandemComparePlans, TandemLoadPlan, TandemSavePlan
 from .plan_form import TandemPlanForm
 from .plan_interop import TandemExportPlan, TandemImportPlan
+from .radial import TandemRadialAttention, TandemRadialCalls
+from .radial_plan import TandemRadialPlan
 from .recipes import TandemLoadStack, TandemSaveStack, TandemStackFromVideo
 from .sampler import TandemDualSampler
 from .save_lora import TandemSaveLora
@@ -74,5 +76,8 @@ class TandemExtension(ComfyExtension):
             TandemStrengthSchedule,
             TandemScenes,
             TandemDualSampler,
+            TandemRadialAttention,
+            TandemRadialPlan,
+            TandemRadialCalls,
             TandemTextEncoderLoader,
         ]

@@ -70,8 +70,8 @@ def _gradients(inputs: list[torch.Tensor], grad: torch.Tensor) -> tuple[torch.Te
 
 
 def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    heads_first = (t.transpose(1, 2) for t in (q, k, v))
-    return F.scaled_dot_product_attention(*heads_first).transpose(1, 2)
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def _picked(tensor: torch.Tensor, spans: Spans) -> torch.Tensor:

@@ -82,7 +82,8 @@ class RadialSettings:
     def describe(self) -> str:
         """The settings in a line."""
         kind = "the published layout, " if self.reference else ""
-        return f"{kind}decay {self.decay:g}, {self.dense_text()}"
+        sink = "" if self.sink == "first" else f", frames seen by all: {self.sink}"
+        return f"{kind}decay {self.decay:g}, {self.dense_text()}{sink}"
 
     def layout(self, grid: TokenGrid, tile: int = 0) -> Layout:
         """The block layout of a grid; `tile` where nothing else was chosen."""

@@ -27,8 +27,10 @@ logger = logging.getLogger("tandem.training")
 
 # Not .safetensors: it lies under a LoRA folder and is none.
 STATE_FILE = "resume.state"
+UNREADABLE = "resume.unreadable"
 PUBLISHING = "publishing.json"
 """Role to step of the files that are being put in the loras folder; there only as long as that takes."""
+OLD = ".old"
 KEPT_STATES = 2
 """Checkpoints that can be resumed: the newest, and one to fall back on."""
 _STEP_FOLDER = re.compile(r"step_(\d{6,})")
@@ -95,6 +97,8 @@ class CheckpointStore:
                 logger.warning(
                     "%s cannot be read (%s): an earlier checkpoint is taken.", state, error
                 )
+                # Under its own name it would pass for whole: the run would not save this step again.
+                os.replace(state, state.with_name(UNREADABLE))
                 continue
             _load_tensors(trainers, tensors)
             return step
@@ -171,9 +175,13 @@ class CheckpointStore:
         return gone
 
     def clear(self) -> None:
-        """Takes away what a killed process was writing or deleting."""
+        """Takes away what a killed process was writing or deleting; a checkpoint that it was replacing comes back."""
         for unfinished in self.folder.glob(".step_*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
+            target = self.folder / unfinished.name[1:].split(".")[0]
+            if unfinished.suffix == OLD and not target.exists():
+                os.replace(unfinished, target)
+            else:
+                shutil.rmtree(unfinished, ignore_errors=True)
 
     def _resumable(self) -> list[int]:
         return [s for s in self.steps() if (self._step_folder(s) / STATE_FILE).is_file()]
@@ -212,7 +220,7 @@ class CheckpointStore:
 
 def _put_in_place(beside: Path, target: Path) -> None:
     """Renames a whole checkpoint into place; one that a run does again takes the place of the old."""
-    old = beside.with_name(f"{beside.name}.old")
+    old = beside.with_name(f"{beside.name}{OLD}")
     if target.is_dir():
         os.replace(target, old)
     os.replace(beside, target)

@@ -52,6 +52,8 @@ class ExpertTrainer:
         if plan.caption_dropout and clips.empty_context is None:
             raise ValueError("caption dropout needs the embedding of the empty text")
         self.plan, self.expert, self.clips = plan, expert, clips
+        self.is_whole = True
+        """False where an error came in the midst of an update: some weights have taken the step, and others not."""
         self.role: Role = expert.role
         self.adapters = fresh_adapters(plan, expert)
         self.num_steps = expert_steps(plan).get(self.role, plan.steps)
@@ -81,7 +83,6 @@ class ExpertTrainer:
 
         A stop in the middle leaves weights and optimizer as they were.
         """
-        parameters = self.adapters.parameters()
         try:
             first = index * self.plan.accumulate
             losses = [
@@ -93,15 +94,20 @@ class ExpertTrainer:
             norm = self.gradients.clip(largest)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise _not_finite(self.role, loss, norm)
-            set_rate(self.optimizer, self.rates, index, self.num_steps)
-            if self.alphas:
-                self.alphas.see_gradients()
-            self.optimizer.step()
-            if self.average:
-                self.average.update(parameters, index)
+            self._update(index)
         finally:
             self.gradients.clear()
         return StepResult(loss, norm, self.alphas.after(index, loss) if self.alphas else "")
+
+    def _update(self, index: int) -> None:
+        self.is_whole = False
+        set_rate(self.optimizer, self.rates, index, self.num_steps)
+        if self.alphas:
+            self.alphas.see_gradients()
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.adapters.parameters(), index)
+        self.is_whole = True
 
     def to(self, device: torch.device) -> None:
         """Adapters, gradients and the optimizer's memory of them; its step counts stay on the CPU."""

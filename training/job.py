@@ -9,8 +9,9 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -19,7 +20,7 @@ from ..wan.families import Role
 from .checkpoints import CheckpointStore
 from .events import CheckpointSaved, Event, Listener, StateChanged, StepDone
 from .plans.changes import plan_differences
-from .plans.plan import TrainingPlan
+from .plans.plan import LISTS, TrainingPlan
 from .plans.reading import plan_json, read_plan
 from .records import (
     EVENTS,
@@ -33,6 +34,7 @@ from .records import (
 from .states import LIVE, State, require_transition
 from .watch import Curves, stored_curves
 
+PLAN = "plan.json"
 LOOK_S = 1.0
 """How long to wait for a run's lock: who lists the runs holds it for a moment."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
@@ -78,16 +80,23 @@ def _what_is_trained(plan: TrainingPlan) -> dict[str, object]:
     more of them."""
     usual = asdict(TrainingPlan())
     return {
-        name: _differing(value, usual[name])
+        name: _differing(name, value, usual[name])
         for name, value in asdict(plan).items()
         if name not in _DOES_NOT_TRAIN and value != usual[name]
     }
 
 
-def _differing(value: object, usual: object) -> object:
-    if not isinstance(value, dict) or not isinstance(usual, dict):
+def _differing(name: str, value: Any, usual: Any) -> object:  # noqa: ANN401 - as `asdict` gives it
+    if name in LISTS:
+        return [_unlike_default(LISTS[name], each) for each in value]
+    if not isinstance(value, dict):
         return value
-    return {name: own for name, own in value.items() if own != usual[name]}
+    return {inner: own for inner, own in value.items() if own != usual[inner]}
+
+
+def _unlike_default(kind: type, values: Mapping[str, object]) -> dict[str, object]:
+    usual = {field.name: field.default for field in fields(kind)}
+    return {name: own for name, own in values.items() if own != usual[name]}
 
 
 class Job:
@@ -169,6 +178,8 @@ class Job:
                 "Wait for it, stop it there, or choose another name.",
             ) from None
         self.step = self.store.resumable_step()
+        # What trains nothing may be another than when the run began: how much is kept, where memory lies.
+        write_text(self.folder / PLAN, plan_json(self.plan))
         self._log = logging.FileHandler(self.folder / LOG, encoding="utf-8")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self.logger.addHandler(self._log)
@@ -223,7 +234,7 @@ def open_job(root: Path, identity: Identity) -> Job:
     record = read_record(folder)
     if record is None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "plan.json", plan_json(identity.plan))
+        write_text(folder / PLAN, plan_json(identity.plan))
         return Job(folder, identity, "queued", 0)
     if record["id"] != identity.job_id():
         raise UserError(
@@ -244,6 +255,7 @@ def _differences(identity: Identity, before: Mapping[str, object]) -> list[str]:
     now = json.loads(json.dumps(asdict(identity)))
     parts = ("dataset", "base", "vae", "text_encoder", "clip_vision", "start")
     changed = [part for part in parts if now[part] != before.get(part, "")]
-    plans = plan_differences(identity.plan, read_plan(json.dumps(before["plan"])))
+    theirs = read_plan(json.dumps(before["plan"]))
+    plans = plan_differences(identity.plan, theirs, but=_DOES_NOT_TRAIN)
     found = [f"another {part.replace('_', ' ')}" for part in changed] + plans
     return found or [f"it is called {before['name']}, or was planned by another version of Tandem"]

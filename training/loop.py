@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from ..wan.errors import UserError
@@ -52,86 +53,109 @@ def train(
     `preview` shows a clip now and then; `monitor` looks at every step, and may end the run; `held_out` measures the
     loss on other clips before each checkpoint.
     """
-    done = first_step
-    own_steps = steps_before(plan, first_step)
     turns = turns or Turns()
-    tell = monitor.between(listen, turns) if monitor else listen
+    course = _Course(
+        plan=plan,
+        trainers=trainers,
+        save=save,
+        listen=listen,
+        tell=monitor.between(listen, turns) if monitor else listen,
+        preview=preview,
+        monitor=monitor,
+        held_out=held_out,
+        done=first_step,
+    )
     end: End = "done"
     try:
         with ExitStack() as attached, Seat(trainers, turns, give_back) as seat:
             _attach_all(attached, trainers)
-            _measure(held_out, monitor, done, trainers, seat, tell)
-            if preview and first_step and first_step % preview.every == 0:
-                # It was stopped or killed between the checkpoint and its previews.
-                _show(preview, plan, done, trainers, seat, listen, again=False)
-            for step in range(first_step, plan.steps):
-                role = role_at(plan, step)
-                worked = seat.seconds
-                result = trainers[role].step(own_steps[role], seat)
-                own_steps[role] += 1
-                done = step + 1
-                seconds = seat.seconds - worked
-                tell(_step_done(plan, trainers[role], done, result, seconds))
-                if result.note:
-                    tell(Finding(step=done, kind="note", text=f"{role}: {result.note}."))
-                _measure(held_out, monitor, done, trainers, seat, tell)
-                if done % plan.save_every == 0 and done < plan.steps:
-                    save(done, trainers)
-                if preview and done % preview.every == 0:
-                    _show(preview, plan, done, trainers, seat, listen)
+            course.go(seat)
     except RunStopped:
         end = "stopped"
     except BrokenWeightsError:
         turns.leave()
         raise
     except Exception:
-        # Out of memory, a broken number, a full disk: the weights are those of the last whole step.
+        # Out of memory, a broken number, a full disk: the weights are those of the last whole step, unless it came
+        # while an optimizer was changing them. Then the last checkpoint is what is left.
         turns.leave()
-        save(done, trainers)
+        if all(trainer.is_whole for trainer in trainers.values()):
+            save(course.done, trainers)
         raise
     turns.leave()
-    save(done, trainers)
+    save(course.done, trainers)
     return end
 
 
-def _measure(
-    held_out: HeldOutLoss | None,
-    monitor: Monitor | None,
-    step: int,
-    trainers: Mapping[Role, ExpertTrainer],
-    seat: Seat,
-    listen: Listener,
-) -> None:
-    """The held-out loss where it is due. One that a run was stopped within is measured when the run goes on."""
-    if held_out and held_out.due(step):
-        known = monitor.record.measured_at(step) if monitor else ()
-        held_out(step, {r: t for r, t in trainers.items() if r not in known}, seat, listen)
+@dataclass(kw_only=True)
+class _Course:
+    """The steps of a run, and what lies between them."""
 
+    plan: TrainingPlan
+    trainers: Mapping[Role, ExpertTrainer]
+    save: Saver
+    listen: Listener
+    tell: Listener
+    """Hears steps and losses: the monitors may end the run on them."""
+    preview: Preview | None
+    monitor: Monitor | None
+    held_out: HeldOutLoss | None
+    done: int = 0
+    """Whole steps."""
 
-def _show(
-    preview: Preview,
-    plan: TrainingPlan,
-    step: int,
-    trainers: Mapping[Role, ExpertTrainer],
-    seat: Seat,
-    listen: Listener,
-    *,
-    again: bool = True,
-) -> None:
-    for number in range(1, len(preview.clips) + 1):
-        if not again and preview.made(step, number):
-            continue
+    def go(self, seat: Seat) -> None:
+        """From the step after `done` to the plan's last."""
+        own_steps = steps_before(self.plan, self.done)
+        self._measure(seat)
+        if self.done:
+            # It was stopped or killed between the checkpoint and its previews.
+            self._show(seat, again=False)
+        for step in range(self.done, self.plan.steps):
+            role = role_at(self.plan, step)
+            self._step(role, own_steps[role], seat)
+            own_steps[role] += 1
+            self._measure(seat)
+            if self.done % self.plan.save_every == 0 and self.done < self.plan.steps:
+                self.save(self.done, self.trainers)
+            self._show(seat)
+
+    def _step(self, role: Role, index: int, seat: Seat) -> None:
+        trainer, worked = self.trainers[role], seat.seconds
+        result = trainer.step(index, seat)
+        self.done += 1
+        self.tell(_step_done(self.plan, trainer, self.done, result, seat.seconds - worked))
+        if result.note:
+            self.tell(Finding(step=self.done, kind="note", text=f"{role}: {result.note}."))
+
+    def _measure(self, seat: Seat) -> None:
+        """The held-out loss where it is due. One that a run was stopped within is measured when the run goes on."""
+        if self.held_out and self.held_out.due(self.done):
+            known = self.monitor.record.measured_at(self.done) if self.monitor else ()
+            unknown: dict[Role, ExpertTrainer] = {
+                r: t for r, t in self.trainers.items() if r not in known
+            }
+            self.held_out(self.done, unknown, seat, self.tell)
+
+    def _show(self, seat: Seat, *, again: bool = True) -> None:
+        """The previews that are due; without `again` those alone that are not there."""
+        if self.preview is None or self.done % self.preview.every:
+            return
+        for number in range(1, len(self.preview.clips) + 1):
+            if again or not self.preview.made(self.done, number):
+                self._show_one(self.preview, number, seat)
+
+    def _show_one(self, preview: Preview, number: int, seat: Seat) -> None:
         try:
-            preview(plan, step, number, trainers, seat)
+            preview(self.plan, self.done, number, self.trainers, seat)
         except RunStopped:
             raise
         except Exception as error:  # noqa: BLE001 - a picture is worth less than the run, whatever went wrong
             seat.leave()
             text = (
-                f"Preview {number} at step {step} failed ({type(error).__name__}: {error}). "
+                f"Preview {number} at step {self.done} failed ({type(error).__name__}: {error}). "
                 "The run goes on."
             )
-            listen(Finding(step=step, kind="warning", text=text))
+            self.listen(Finding(step=self.done, kind="warning", text=text))
 
 
 def _attach_all(attached: ExitStack, trainers: Mapping[Role, ExpertTrainer]) -> None:

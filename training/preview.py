@@ -41,8 +41,7 @@ class Preview:
 
     All begin with the noise of `seed`, so that clips of different steps, and of different texts, can be compared.
     negative: (tokens, width) embedding of what they should not show. `show(step, number, latent)` gets the number
-    of the clip from 1, and the normalised latent (channels, frames, height, width) on the CPU. `made(step, number)`
-    says whether it is there already: a run that was cut off before it goes on with the one that is missing.
+    of the clip from 1, and the normalised latent (channels, frames, height, width) on the CPU.
     """
 
     every: int
@@ -67,8 +66,7 @@ class Preview:
         with at_rest(trainers):
             latent = self._sample(plan, self.clips[number - 1], trainers, seat)
         # Whoever decodes it brings another network.
-        seat.leave()
-        self.show(step, number, latent)
+        seat.aside(lambda: self.show(step, number, latent))
 
     def _sample(
         self, plan: TrainingPlan, clip: EncodedClip, trainers: Mapping[Role, Sampled], seat: Seat

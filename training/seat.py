@@ -58,6 +58,11 @@ class Seat:
 
         return in_turn(self._turns, seated, self._vacate)
 
+    def aside(self, piece: Callable[[], T]) -> T:
+        """Does a whole piece of work that needs another network: no expert is in use meanwhile."""
+        self.leave()
+        return in_turn(self._turns, piece, self._vacate)
+
     def _take(self, expert: Expert) -> None:
         if self._expert is expert:
             return

@@ -11,6 +11,8 @@ from .flow import unwarp, warp
 
 UNIFORM, LOGIT_NORMAL, SIGMOID = "uniform", "logit-normal", "sigmoid"
 DISTRIBUTIONS = (UNIFORM, LOGIT_NORMAL, SIGMOID)
+FAR = -30.0
+"""Standard deviations from which on the normal's tail is taken as Rayleigh's; at -38 its share is no number."""
 
 
 def draw_sigmas(
@@ -65,9 +67,21 @@ def _logit_normal(
     mirrored = bool(below > 0)
     if mirrored:
         below, above, quantiles = -above, -below, 1 - quantiles
-    first, last = torch.special.ndtr(torch.stack([below, above]))
-    normal = torch.special.ndtri(first + (last - first) * quantiles)
+    normal = _normal_between(below, above, quantiles)
     return torch.sigmoid(mean + std * (-normal if mirrored else normal))
+
+
+def _normal_between(
+    below: torch.Tensor, above: torch.Tensor, quantiles: torch.Tensor
+) -> torch.Tensor:
+    """Quantiles of a normal variable that lies between the two; `below` is not above 0."""
+    if above < FAR:
+        # Rayleigh's tail, by which Marsaglia (1964) draws: beyond so far it is the normal's to 1/1,000.
+        least = torch.exp((above.square() - below.square()) / 2)
+        return -(above.square() - 2 * torch.log(least + (1 - least) * quantiles)).sqrt()
+    # By erfc: torch's ndtr is 1 + erf, which has no digits left at -6 and is 0 from -9 on.
+    first, last = torch.special.erfc(-torch.stack([below, above]) / math.sqrt(2)) / 2
+    return torch.special.ndtri(first + (last - first) * quantiles)
 
 
 def _clamp_float32(sigma: torch.Tensor, within: SigmaRange) -> torch.Tensor:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from .recipe_outcomes import (
     Measure,
     Outcomes,
-    best_step,
     compare,
     effect,
     held_out,
-    ratio,
     rise,
     told,
 )
@@ -26,6 +24,9 @@ HOLDS, NOT, UNTOLD, MISSING = (
     "not run yet",
 )
 HIGH, LOW = "high_noise", "low_noise"
+HIGH_LEADS, LOW_LEADS = "by them high is to lead", "by them low is to lead"
+TIE = 0.005
+"""Held-out losses nearer than this, as shares of that without the LoRA, are equal."""
 ERROR, PATTERN = effect("path_error_px"), effect("pattern")
 
 
@@ -145,17 +146,25 @@ def _decides(found: Outcomes) -> Verdict:
             role: (found.of(high, held_out(role)), found.of(low, held_out(role)))
             for role in (HIGH, LOW)
         }
-        high_wins = [fmean(ours) < fmean(theirs) for ours, theirs in losses.values()]
-        says = {2: "high is to lead", 0: "low is to lead"}.get(sum(high_wins), "they disagree")
+        says = _said_by(losses)
         parts.append(
             f"{said.lesson}: when high leads {told(losses[HIGH][0])} (high) and {told(losses[LOW][0])} (low), when low "
             f"leads {told(losses[HIGH][1])} and {told(losses[LOW][1])}: {says}"
         )
         by_effect = better(found, high, low, said.measure, less=said.less)
         if by_effect in (HOLDS, NOT):
-            agree.append(sum(high_wins) == (2 if by_effect == HOLDS else 0))
+            agree.append(says == (HIGH_LEADS if by_effect == HOLDS else LOW_LEADS))
     verdict = all_or_none(agree) if agree else UNTOLD
     return Verdict(recipe, verdict, f"Lowest held-out losses, {'; '.join(parts)}.")
+
+
+def _said_by(losses: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
+    """Which expert is to lead by these held-out losses: for each expert those when high leads, and when low leads."""
+    by_role = (fmean(ours) - fmean(theirs) for ours, theirs in losses.values())
+    votes = {difference < 0 for difference in by_role if abs(difference) > TIE}
+    if len(votes) != 1:
+        return "they say nothing" if not votes else "they disagree"
+    return HIGH_LEADS if votes.pop() else LOW_LEADS
 
 
 def _overtrains(found: Outcomes) -> Verdict:
@@ -177,82 +186,3 @@ def _overtrains(found: Outcomes) -> Verdict:
         + "; ".join(parts)
         + ".",
     )
-
-
-def of_motion(found: Outcomes, on_noise: dict[str, float]) -> list[Verdict]:
-    """The two presets of motion; `on_noise`: their rate ratio when gradients are noise."""
-    return [
-        _rate_ratio(found),
-        _from_the_bounds(found, on_noise),
-        _weight_ratio(found),
-        _best_motion_step(found),
-        Verdict(
-            "Motion: a mean high-noise weight of 0.008 to 0.010",
-            UNTOLD,
-            f"It is {told([o['weight'][HIGH] for o in found.by_name['motion 4x']], '.3f')} here; what a factor starts "
-            "with goes with one over the root of the network's width, which is 40 times smaller here than at 14B.",
-        )
-        if found.has("motion 4x")
-        else missing("Motion: a mean high-noise weight of 0.008 to 0.010"),
-    ]
-
-
-def _rate_ratio(found: Outcomes) -> Verdict:
-    recipe = "Motion: the rate ratio reaches 3 to 5"
-    if not found.has("motion 4x", "motion 3x"):
-        return missing(recipe)
-    ratios = {name: found.of(name, ratio("rate")) for name in ("motion 4x", "motion 3x")}
-    inside = [3 <= value <= 5 for values in ratios.values() for value in values]
-    verdict = decided(found, all_or_none(inside), *ratios)
-    parts = [f"{name} ends at {told(values)}" for name, values in ratios.items()]
-    return Verdict(recipe, verdict, f"{'; '.join(parts)}.")
-
-
-def _from_the_bounds(found: Outcomes, on_noise: dict[str, float]) -> Verdict:
-    recipe = "That ratio shows that motion needs the high-noise expert"
-    noise = ", ".join(f"{name} {value:.2f}" for name, value in on_noise.items())
-    why = f"Gradients that are noise alone, with the presets' own rates and steps, end at {noise}: the bounds make it"
-    exchanged = "motion 4x, bounds exchanged"
-    verdict = NOT if min(on_noise.values()) >= 3 else UNTOLD
-    if found.has("motion 4x"):
-        why += f". On clips motion 4x ends at {told(found.of('motion 4x', ratio('rate')))}"
-    if found.has(exchanged):
-        ratios = found.of(exchanged, ratio("rate"))
-        why += f", and with the experts' bounds exchanged at {told(ratios)}"
-        verdict = NOT if max(ratios) < 1 else UNTOLD
-    return Verdict(recipe, verdict, f"{why}.")
-
-
-def _weight_ratio(found: Outcomes) -> Verdict:
-    recipe = "Motion: the weight ratio reaches 1.5"
-    if not found.has("motion 4x", "motion 3x"):
-        return missing(recipe)
-    ratios = {name: found.of(name, ratio("weight")) for name in ("motion 4x", "motion 3x")}
-    reached = [value >= 1.5 for values in ratios.values() for value in values]
-    verdict = decided(found, all_or_none(reached), *ratios)
-    why = "; ".join(f"{name} ends at {told(values, '.3f')}" for name, values in ratios.items())
-    if found.has("high leads loop"):
-        why += f"; AdamW with rates 4 to 1 at {told(found.of('high leads loop', ratio('weight')))}"
-    return Verdict(recipe, verdict, f"{why}.")
-
-
-def _best_motion_step(found: Outcomes) -> Verdict:
-    recipe = "Motion: the best checkpoint is at 1,800 to 2,000 of 2,200"
-    if not found.has("motion 4x"):
-        return missing(recipe)
-    steps = (1000, 1800, 2200)
-    errors = {step: found.of("motion 4x", effect("path_error_px", step)) for step in steps}
-    best = {role: found.of("motion 4x", best_step(role)) for role in (HIGH, LOW)}
-    inside = [1800 <= step <= 2000 for values in best.values() for step in values]
-    verdict = decided(found, all_or_none(inside), "motion 4x")
-    parts = ", ".join(f"{step:,}: {told(values, '.1f')}" for step, values in errors.items())
-    return Verdict(
-        recipe,
-        verdict,
-        f"Path error in px at {parts}; the held-out loss is lowest at step {_steps(best[HIGH])} (high) and "
-        f"{_steps(best[LOW])} (low), looked at every 200 steps.",
-    )
-
-
-def _steps(values: Sequence[float]) -> str:
-    return " and ".join(f"{value:,.0f}" for value in values)

@@ -16,7 +16,7 @@ from ...dev.client import HostClient
 from ...dev.testing import Graph, ancestors, number_of
 from ...dev.toy_clips import Lesson, write_dataset
 from ...dev.toy_sampling import Lora
-from ...training.checkpoints import lora_file_name
+from ...training.checkpoints import STATE_FILE, lora_file_name
 from ...wan.families import Role
 from .judging import Judge
 from .recipe_images import for_pictures, judged_pictures, write_pictures
@@ -71,6 +71,9 @@ def make(run: Run, client: HostClient, base: Path, say: Callable[[str], None]) -
         found["known"] = judge.known(checkpoint(run, last))._asdict()
     found["findings"] = sorted({f["rule"] for f in runs.events(base, run.key, "Finding")} - {""})
     _keep(run.key, found)
+    for state in (base / "output" / "tandem" / run.key).glob(f"step_*/{STATE_FILE}"):
+        # Most of a run's bytes, and nothing goes on with it.
+        state.unlink()
     say(f"{run.key}: {found['effect'][str(last)]}")
 
 

@@ -16,10 +16,10 @@ from .recipe_claims import (
     UNTOLD,
     Verdict,
     of_leading,
-    of_motion,
 )
 from .recipe_images import JUDGED_PICTURES
 from .recipe_lab import kept, kept_without
+from .recipe_motion import PRESETS, of_motion
 from .recipe_noise import rate_ratio_on_noise
 from .recipe_outcomes import APART, Measure, Outcome, Outcomes, effect, held_out, known, ratio, told
 from .recipe_pairs import of_character, of_the_others
@@ -87,7 +87,7 @@ LENGTH = Verdict(
 def main() -> None:
     """Writes the page and its picture from what is kept."""
     found, dates = outcomes()
-    on_noise = {name: rate_ratio_on_noise(name) for name in ("motion 4x", "motion 3x")}
+    on_noise = {name: rate_ratio_on_noise(name) for name in PRESETS}
     draw(found, on_noise, PAGE.with_suffix(".png"))
     beside = PAGE.with_name(f".{PAGE.name}")
     beside.write_text(page(found, dates, on_noise), encoding="utf-8")
@@ -131,13 +131,13 @@ def page(found: Outcomes, dates: Sequence[str], on_noise: dict[str, float]) -> s
     sections = verdicts(found, on_noise)
     every = [verdict for some in sections.values() for verdict in some]
     counts = ", ".join(
-        f"{kind}: {sum(v.verdict == kind for v in every)}"
+        f"{kind} {sum(v.verdict == kind for v in every)}"
         for kind in (HOLDS, NOT, UNTOLD, MISSING)
         if any(v.verdict == kind for v in every)
     )
     parts = [
         head,
-        f"\n## In short\n\nOf {len(every)} received recipes, {counts}.",
+        f"\n## In short\n\nOf {len(every)} received recipes: {counts}.",
         table(["recipe", "on the miniature"], [[v.recipe, _marked(v.verdict)] for v in every]),
         "\n![Every seed is a dot](recipes.png)",
     ]

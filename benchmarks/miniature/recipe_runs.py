@@ -117,6 +117,8 @@ _EXCHANGED = {
     for of, to in (("high", "low"), ("low", "high"))
     for name in RATES
 } | {"save_every": 200}
+_GENTLE = scaled_rates("motion 4x", FACTOR / 4) | {"save_every": 200}
+"""Whether the one factor is what misses the motion."""
 GENERAL_LOOKS = (300, 600)
 _GENERAL = {"steps": 900, "batch": 4, "accumulate": 1, "save_every": 300}
 """Three tenths of its steps; a micro-batch of 4 clips is the mean of its 4 micro-batches of one, in less time."""
@@ -158,6 +160,7 @@ def _other_runs() -> list[Run]:
         _plain("sequential", LOOP, {"order": "sequential"}),
         _plain("half and half", LOOP, {"high_share": 0.5}),
         _of_preset("motion 4x, bounds exchanged", "motion 4x", LOOP, changes=_EXCHANGED),
+        _of_preset("motion 4x, rates times 5", "motion 4x", LOOP, changes=_GENTLE),
     ]
     return [*presets, *others, *_image_runs()]
 

@@ -55,6 +55,9 @@ class BlockRing:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         size = max((buffer_bytes(weights) for weights in self._weights.values()), default=0)
         self.buffers = [_Buffer(size, device) for _ in range(count)]
+        if self._stream is not None:
+            # What has been computed so far may still use the memory that the buffers have been given.
+            self._stream.wait_stream(torch.cuda.current_stream(device))
         self._at_work: _Buffer | None = None
         self._last, self._turn = -1, itertools.count(1)
         self.bytes_moved = 0

@@ -114,7 +114,8 @@ def _anchored(blocks: Mapping[int, nn.Module]) -> Iterator[None]:
 
 def _pin(patcher: ModelPatcher, blocks: Mapping[int, nn.Module]) -> None:
     """Has the host lock the weights in main memory, from where they are copied beside the computation; nothing is
-    copied for it. The locks go when the host takes this MODEL out for another one."""
+    copied for it. They stay while the run changes experts, since locking takes seconds; the host takes them off a layer
+    that it moves, and off all when it unloads the model."""
     for index, block in blocks.items():
         for name, _ in block.named_parameters():
             patcher.pin_weight_to_device(f"{PREFIX}.{index}.{name}")
@@ -123,8 +124,10 @@ def _pin(patcher: ModelPatcher, blocks: Mapping[int, nn.Module]) -> None:
 
 
 def _unpin(patcher: ModelPatcher, unpatch_all: bool) -> None:
+    """What lies directly on a block belongs to no layer of the host's, and it moves that without a look at the lock."""
     del unpatch_all
-    patcher.unpin_all_weights()
+    for key in [key for key in patcher.pinned if key.count(".") == PREFIX.count(".") + 2]:
+        patcher.unpin_weight(key)
 
 
 def _modules(blocks: Mapping[int, nn.Module]) -> list[nn.Module]:

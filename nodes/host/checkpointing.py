@@ -9,6 +9,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -95,6 +96,20 @@ def _forgotten_frames() -> Iterator[None]:
         raise
 
 
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all stores: what is brought back lies in the stream's own memory, which no other stream is given."""
+    return torch.cuda.Stream(device)
+
+
+def release_pinned() -> None:
+    """Gives the system the pinned memory that nobody uses: PyTorch keeps it for ever, for tensors of the same size."""
+    # It has no public name (PyTorch 2.11).
+    empty = getattr(torch._C, "_host_emptyCache", None)
+    if empty is not None:
+        empty()
+
+
 class InputsInRam:
     """Keeps what autograd saves within `hooks` in main memory, and brings it back for the backward pass.
 
@@ -105,7 +120,7 @@ class InputsInRam:
     def __init__(self, device: torch.device) -> None:
         self.bytes_kept = 0
         """Of all tensors that were put into main memory so far."""
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = _copy_stream(device) if device.type == "cuda" else None
         self._newest: weakref.ref[_Kept] | None = None
 
     def hooks(self) -> saved_tensors_hooks:

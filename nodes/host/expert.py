@@ -23,8 +23,9 @@ from .attention_override import attention_override
 from .block_ring import BUFFERS, BlockRing, block_weights, buffer_bytes
 from .block_swap import leave_streamed, load_around, require_swappable
 from .borders import differentiable_ops, normal_weights
-from .checkpointing import InputsInRam, checkpointed
+from .checkpointing import InputsInRam, checkpointed, release_pinned
 from .injection import KEY, adapter_sets, with_adapters
+from .radial_training import training_attention
 from .wan_models import linear_layers, require_wan, require_whole
 
 
@@ -34,6 +35,7 @@ class HostExpert:
 
     swap_blocks: so many blocks' weights stay in main memory and are brought when their block computes.
     offload_activations: what the blocks keep for the backward pass waits in main memory. Both need `checkpoint_blocks`.
+    A MODEL that carries radial attention computes with it here too, unless another attention is handed in.
     """
 
     def __init__(
@@ -57,6 +59,9 @@ class HostExpert:
         self._swapped = require_swappable(model, swap_blocks)
         self._offload = offload_activations
         self._clone: ModelPatcher | None = None
+        self._left_in_part = False
+        """Whether the host has the model on the device without its swapped blocks."""
+        self._attention = training_attention(model)
 
     @property
     def device(self) -> torch.device:
@@ -69,6 +74,10 @@ class HostExpert:
         self._clone = with_adapters(self._model, [adapters])
 
     def detach(self) -> None:
+        if self._left_in_part:
+            self.unload()
+        if self._offload and not is_device_cpu(self.device):
+            release_pinned()
         if self._clone is not None:
             self._clone.eject_model()
             self._clone.remove_injections(KEY)
@@ -109,6 +118,7 @@ class HostExpert:
         device, ring = patcher.load_device, None
         if self._swapped:
             if not is_device_cpu(device):
+                self._left_in_part = True
                 stack.callback(leave_streamed, patcher, self._swapped)
             ring = BlockRing(self._swapped, device)
             stack.callback(ring.close)
@@ -123,6 +133,7 @@ class HostExpert:
 
     def unload(self) -> None:
         patcher = self._clone or self._model
+        self._left_in_part = False
         with torch.inference_mode():
             unload_model_and_clones(patcher)
             soft_empty_cache()
@@ -155,7 +166,9 @@ class HostExpert:
             x_t = torch.cat([x_t, image_condition.channels()], dim=1)
             features = image_condition.clip_vision
         timestep = patcher.get_model_object("model_sampling").timestep(sigma).float()
-        options = {"optimized_attention_override": attention_override(attention, sigma)}
+        text = {context.shape[1]} | ({features.shape[1]} if features is not None else set())
+        own = attention or self._attention
+        options = {"optimized_attention_override": attention_override(own, sigma, text)}
         velocity = self._network(
             x_t.to(dtype),
             timestep,

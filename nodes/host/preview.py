@@ -86,7 +86,7 @@ def preview_of(
 
     def show(step: int, number: int, latent: torch.Tensor) -> None:
         with torch.inference_mode():
-            pixels = in_turn(turns, partial(_decoded, setup, latent))
+            pixels = _decoded(setup, latent)
         _write(job, step, number, shots[number - 1], pixels)
 
     return Preview(

@@ -6,11 +6,9 @@ network decides once per call what is to happen, and leaves it in that call's ow
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import comfy.model_management
 import torch
@@ -20,11 +18,12 @@ from comfy_execution.utils import get_executing_context
 
 from ...radial_attention.backends import choose_backend
 from ...radial_attention.errors import BackendError, SettingsError
-from ...radial_attention.settings import RadialSettings, any_sparse_layer, layer_numbers
+from ...radial_attention.settings import any_sparse_layer, layer_numbers
 from ...wan.errors import UserError
-from .radial_calls import CALL, RadialCall, decide, with_own_indices
+from .radial_calls import CALL, RadialCall, decided, with_own_indices
+from .radial_patch import KEY, RadialPatch
 from .radial_record import RadialRecord
-from .radial_steps import Steps, steps_of, usual_steps
+from .radial_steps import Steps, shift_of, steps_of, usual_steps
 from .strengths import SIGMAS_KEY
 from .wan_models import require_wan
 
@@ -32,31 +31,14 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.patcher_extension import WrapperExecutor
 
-KEY = "tandem_radial"
 STEPS = "tandem_radial_steps"
 """Entry of `transformer_options`: the `Steps` of the sampler at work."""
 HOOK = "optimized_attention_override"
+ARGUMENTS = ("x", "timestep", "context", "clip_fea", "time_dim_concat", "transformer_options")
+"""Of the host's networks, in their order; other wrappers may pass them by name."""
 TREATED = (WanModel, VaceWanModel)
 
 Attention = Callable[..., torch.Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RadialPatch:
-    """What a person wants of radial attention on one MODEL."""
-
-    settings: RadialSettings
-    backend: str = "auto"
-    min_tokens: int = 0
-    """Shorter sequences see everything."""
-    strict: bool = False
-    """What cannot be treated is an error, instead of running dense."""
-    probe: bool = False
-    preset: str = "own values"
-
-    def facts(self) -> dict[str, Any]:
-        """What a LoRA that was trained with it says of it."""
-        return {"preset": self.preset, "min_tokens": self.min_tokens, **asdict(self.settings)}
 
 
 class Radial:
@@ -67,13 +49,13 @@ class Radial:
         self.record = RadialRecord()
         self._shift = shift
 
-    def around_sampling(self, executor: WrapperExecutor, *args: Any, **named: Any) -> Any:
+    def around_sampling(self, executor: WrapperExecutor, *args: Any, **named: Any) -> torch.Tensor:
         """An `OUTER_SAMPLE` wrapper: which steps of which schedule these are."""
         guider = executor.class_obj
         context = get_executing_context()
         self.record.begin(context.prompt_id if context else None)
         options = guider.model_options.setdefault("transformer_options", {})
-        shift = guider.model_patcher.get_model_object("model_sampling").shift
+        shift = shift_of(guider.model_patcher)
         # In the host's own training these are numbers of images.
         if not comfy.model_management.in_training:
             sigmas = options.get(SIGMAS_KEY, args[3] if len(args) > 3 else named["sigmas"])
@@ -83,45 +65,26 @@ class Radial:
             options[STEPS] = usual_steps(shift)
         return executor(*args, **named)
 
-    def around_network(self, executor: WrapperExecutor, *args: Any, **named: Any) -> Any:
+    def around_network(self, executor: WrapperExecutor, *args: Any, **named: Any) -> torch.Tensor:
         """A `DIFFUSION_MODEL` wrapper: decides what this call's attention does."""
         network = executor.class_obj
         if type(network) not in TREATED:
             self.record.say(untreated_line(network))
             return executor(*args, **named)
         args, named, options = _with_options_apart(args, named)
-        call = self._decided(network, args, named, options)
+        steps = options.get(STEPS)
+        if not isinstance(steps, Steps):
+            steps = usual_steps(self._shift)
+        given = {**dict(zip(ARGUMENTS, args, strict=False)), **named}
+        call = decided(self, network, given, options, steps)
         options[CALL] = call
         if comfy.model_management.in_training:
             with_own_indices(options, len(network.blocks))
             return executor(*args, **named)
-        with self.record.timed("network", args[0].device):
+        with self.record.timed("network", given["x"].device):
             out = executor(*args, **named)
         self.record.model_call(came_by=call.came_by)
         return out
-
-    @torch.compiler.disable
-    def _decided(
-        self,
-        network: WanModel,
-        args: tuple[Any, ...],
-        named: Mapping[str, Any],
-        options: Mapping[str, Any],
-    ) -> RadialCall:
-        steps = options.get(STEPS)
-        if not isinstance(steps, Steps):
-            steps = usual_steps(self._shift)
-        return decide(self, network, args, named, options, steps)
-
-    @torch.compiler.disable
-    def attention(self, chosen: Attention, *args: Any, **named: Any) -> torch.Tensor:
-        """The attention hook. What is none of our business goes to whoever had the hook before, or to the host."""
-        options = named.get("transformer_options") or {}
-        dense = chosen if self.previous is None else _behind(self.previous, chosen)
-        call = options.get(CALL)
-        if not isinstance(call, RadialCall) or call.radial is not self:
-            return dense(*args, **named)
-        return call.attention(dense, options.get("block_index", 0), args, named)
 
     def _require_sparse(self, steps: Steps, model: ModelPatcher) -> None:
         settings = self.patch.settings
@@ -142,7 +105,23 @@ class RadialHook:
         self.radial = radial
 
     def __call__(self, chosen: Attention, *args: Any, **named: Any) -> torch.Tensor:
-        return self.radial.attention(chosen, *args, **named)
+        return _UNCOMPILED(self.radial, chosen, args, named)
+
+
+def _hooked(
+    radial: Radial, chosen: Attention, args: tuple[Any, ...], named: dict[str, Any]
+) -> torch.Tensor:
+    """What is none of our business goes to whoever had the hook before, or to the host."""
+    options = named.get("transformer_options") or {}
+    dense = chosen if radial.previous is None else _behind(radial.previous, chosen)
+    call = options.get(CALL)
+    if not isinstance(call, RadialCall) or call.radial is not radial:
+        return dense(*args, **named)
+    return call.attention(dense, options.get("block_index", 0), args, named)
+
+
+# Counting and choosing is not for a compiler to look into; the network around it may still be compiled.
+_UNCOMPILED = cast(Attention, torch.compiler.disable(_hooked))
 
 
 def with_radial(model: ModelPatcher, patch: RadialPatch) -> ModelPatcher:
@@ -173,7 +152,7 @@ def with_radial(model: ModelPatcher, patch: RadialPatch) -> ModelPatcher:
     previous = options.get(HOOK)
     while isinstance(previous, RadialHook):
         previous = previous.radial.previous
-    radial = Radial(patch, previous, model.get_model_object("model_sampling").shift)
+    radial = Radial(patch, previous, shift_of(model))
     options[HOOK] = RadialHook(radial)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, radial.around_sampling),
@@ -189,12 +168,6 @@ def radial_of(model: ModelPatcher) -> Radial | None:
     """The radial attention that a MODEL carries."""
     found = model.get_attachment(KEY)
     return found if isinstance(found, Radial) else None
-
-
-def radial_facts(model: ModelPatcher) -> str:
-    """The same as text, for a digest: empty where there is none."""
-    radial = radial_of(model)
-    return "" if radial is None else json.dumps(radial.patch.facts(), sort_keys=True)
 
 
 def dense_blocks(patch: RadialPatch, network: WanModel) -> frozenset[int]:
@@ -219,7 +192,7 @@ def three_parts() -> Iterator[None]:
         came, _, can_be = str(error).partition("; ")
         what = "backend" if isinstance(error, BackendError) else came.split(" ")[0]
         raise UserError(
-            f"{came[:1].upper()}{came[1:]}.",
+            f"{came}.",
             f"{can_be[:1].upper()}{can_be[1:]}.",
             f"Change {what} on the node.",
         ) from error
@@ -236,10 +209,9 @@ def _with_options_apart(
     args: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
     """The same call with its `transformer_options` copied: what is written into them stays in this call."""
-    if "transformer_options" in named:
-        options = dict(named["transformer_options"])
-        return args, {**named, "transformer_options": options}, options
-    # As the host's networks pass them on: x, timestep, context, clip_fea, time_dim_concat, transformer_options.
-    options = dict(args[5])
-    return (*args[:5], options, *args[6:]), named, options
-
+    place = ARGUMENTS.index("transformer_options")
+    if len(args) > place:
+        options = dict(args[place])
+        return (*args[:place], options, *args[place + 1 :]), named, options
+    options = dict(named.get("transformer_options") or {})
+    return args, {**named, "transformer_options": options}, options

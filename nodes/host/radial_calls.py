@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from comfy.ldm.wan.model import WanModel
@@ -55,10 +55,10 @@ class RadialCall:
         if q.shape[1] != k.shape[1] or q.shape[1] != self.grid.tokens:
             self._look_at_lengths(q, k)
             return dense(*args, **named)
-        heads = named.get("heads", args[3] if len(args) > 3 else None)
+        heads = int(named["heads"] if "heads" in named else args[3])
         plain = named.get("mask") is None and not named.get("skip_reshape") and len(args) <= 4
         why = self.why_dense
-        if heads is None or not plain:
+        if not plain:
             why = "with a mask or in another form"
         elif not why and block in self.dense_blocks:
             why = DENSE_BLOCK
@@ -73,7 +73,15 @@ class RadialCall:
             with record.timed(SPARSE, q.device):
                 out = self.sparse(args[:3], heads)
         if self.radial.patch.probe and self.prepared is not None and plain:
-            probed(self, block, args, heads, dense, named, **{"dense_out" if why else "sparse_out": out})
+            probed(
+                self,
+                block,
+                args,
+                heads,
+                dense,
+                named,
+                **{"dense_out" if why else "sparse_out": out},
+            )
         return out
 
     def sparse(
@@ -97,17 +105,16 @@ class RadialCall:
         )
 
 
-def decide(
+def _decide(
     radial: Radial,
     network: WanModel,
-    args: Sequence[Any],
-    named: Mapping[str, Any],
+    given: Mapping[str, Any],
     options: Mapping[str, Any],
     steps: Steps,
 ) -> RadialCall:
-    """What the attention of this call does; args and named as the host's `WanModel.forward` hands them on."""
-    x, _, context, clip_fea, time_dim_concat = args[:5]
-    grid = grid_of(network, x, time_dim_concat, named)
+    """What the attention of this call does; given: the arguments of the host's `WanModel.forward` by name."""
+    x, context, clip_fea = given["x"], given["context"], given.get("clip_fea")
+    grid = grid_of(network, x, given.get("time_dim_concat"), given)
     patch = radial.patch
     blocks = layer_numbers(patch.settings.dense_layers, len(network.blocks))
     why, attention = _whole_call(radial, grid, context, clip_fea), None
@@ -119,9 +126,13 @@ def decide(
         radial.record.grids[grid] = attention
         if attention.density >= 1:
             why, attention = "where the mask leaves nothing out", None
-        elif steps.dense(patch.settings, float(options["sigmas"].max())):
+        elif steps.dense(patch.settings, _sigma(given, options)):
             why = DENSE_STEP
     return RadialCall(radial, grid, attention, blocks, why)
+
+
+decided = cast(Callable[..., RadialCall], torch.compiler.disable(_decide))
+"""The same, which no compiler looks into."""
 
 
 def grid_of(
@@ -138,8 +149,11 @@ def grid_of(
         reference = named.get("reference_latent")
         if network.ref_conv is not None and reference is not None:
             before = (reference.shape[-2] // patch[1]) * (reference.shape[-1] // patch[2])
-        after = sum(math.prod(_patches(c.shape[-3:], patch)) for c in named.get("context_latents") or ())
-    return TokenGrid(*_patches((frames, *x.shape[-2:]), patch), before, after)
+        after = sum(
+            math.prod(_patches(c.shape[-3:], patch)) for c in named.get("context_latents") or ()
+        )
+    frames, height, width = _patches((frames, *x.shape[-2:]), patch)
+    return TokenGrid(frames, height, width, before, after)
 
 
 def with_own_indices(options: dict[str, Any], blocks: int) -> None:
@@ -153,12 +167,20 @@ def with_own_indices(options: dict[str, Any], blocks: int) -> None:
 
 
 def _numbered(index: int, other: Callable[..., Any] | None) -> Callable[..., Any]:
-    def block(args: dict[str, Any], more: dict[str, Any]) -> Any:
+    def block(args: dict[str, Any], more: dict[str, Any]) -> dict[str, torch.Tensor]:
         options = {**args["transformer_options"], "block_index": index}
         args = {**args, "transformer_options": options}
         return more["original_block"](args) if other is None else other(args, more)
 
     return block
+
+
+def _sigma(given: Mapping[str, Any], options: Mapping[str, Any]) -> float:
+    """Of the noisiest sample, read off the device once per call."""
+    sigmas = options.get("sigmas")
+    # The network itself is told a thousand sigmas.
+    found = given["timestep"] / 1000 if sigmas is None else sigmas
+    return float(found.detach().max())
 
 
 def _whole_call(
@@ -210,4 +232,3 @@ def named_grid(grid: TokenGrid) -> str:
         if count
     )
     return f"{grid.frames} x {grid.height} x {grid.width}{around}"
-

@@ -19,6 +19,10 @@ SPARSE = "sparse"
 DENSE_STEP, DENSE_BLOCK = "in dense steps", "in dense blocks"
 
 
+MOST_SPANS = 100_000
+"""Of a kind that are kept: a run has some thousands."""
+
+
 class Span(NamedTuple):
     """A stretch of time on a device. Read later: asking a GPU at once would make it wait."""
 
@@ -89,7 +93,7 @@ class RadialRecord:
         begin = _now(device)
         yield
         end = _now(device)
-        if begin is not None and end is not None:
+        if begin is not None and end is not None and len(self.times[kind]) < MOST_SPANS:
             self.times[kind].append(Span(begin, end))
 
     def seconds(self, kind: str) -> float:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...radial_attention.settings import RadialSettings, any_sparse, any_sparse_layer
 from ...radial_attention.windows import parse_windows
 from ...training.preview import STEPS, schedule
 from ...wan.flow import unwarp
 from .strengths import place_of_sigma
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 
 class Steps(NamedTuple):
@@ -63,6 +66,11 @@ def steps_of(sigmas: Sequence[float], shift: float) -> Steps:
     before = round((1 - levels[0]) / lengths[0]) if lengths and lengths[0] > 0 else 0
     after = round(levels[-1] / lengths[-1]) if lengths and lengths[-1] > 0 else 0
     return Steps(tuple(sigmas), shift, before, after)
+
+
+def shift_of(model: ModelPatcher) -> float:
+    """Of the schedule that a MODEL is sampled with; 1 where it has none."""
+    return getattr(model.get_model_object("model_sampling"), "shift", 1.0)
 
 
 def usual_steps(shift: float) -> Steps:

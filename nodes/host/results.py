@@ -52,12 +52,15 @@ def settle(job: Job, *, over: bool = False) -> None:
         return
     best = best_steps(job, verdict)
     _publish(job, best)
+    # What the run would be judged best by if it ended now must still be there when it does.
+    likely = verdict or verdict_on(job, over=True)
+    kept = {*best.values(), *(likely.steps().values() if likely else ())}
     # Training works between prompts, so that none can lose a file it is about to read; but a run that ends saves its
     # last checkpoint when it has given the models back, and one that a prompt waits for works within that prompt. What
     # a node has handed out before stays.
     with _handing:
         held = {step for (run, _), steps in _handed.items() if run == job.id for step in steps}
-        job.store.prune(job.plan.prune, {*best.values(), *held})
+        job.store.prune(job.plan.prune, kept | held)
 
 
 def publish(job: Job) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ...training.checkpoints import lora_file_name
 from ...training.events import CheckpointSaved, Finding
@@ -11,9 +11,10 @@ from ...training.expert_trainer import ExpertTrainer, build_trainers
 from ...training.job import Identity, Job, checked_name, open_job
 from ...training.loop import End, train
 from ...training.monitors.effective_rank import effective_ranks
-from ...training.monitors.held_out import HeldOutLoss, divided, pick_held_out
+from ...training.monitors.held_out import HeldOutLoss, Part, divided, pick_held_out
 from ...training.monitors.monitor import monitor_of
 from ...training.pictures import save_pictures
+from ...training.plans.plan import TrainingPlan
 from ...training.preview import Preview
 from ...training.records import event_lines
 from ...training.runner import Work
@@ -34,6 +35,7 @@ from .encode import encoded_dataset
 from .expert import HostExpert
 from .places import jobs_root, open_cache, publish_folder
 from .preview import NO_PREVIEWS, PreviewWishes, preview_of
+from .radial_training import radial_metadata
 from .results import settle
 from .setup import Setup
 from .start import start_factors
@@ -95,6 +97,12 @@ def _held_out_places(setup: Setup) -> tuple[int, ...]:
     return tuple(teaching[i] for i in pick_held_out(files, setup.plan.held_out, setup.plan.seed))
 
 
+def _taught_places(setup: Setup, held: Collection[int]) -> list[int]:
+    """What the loss on clips held out is set beside: the clips of the same kind that are trained on."""
+    clips = setup.dataset.clips
+    return [i for i, clip in enumerate(clips) if not clip.regularisation and i not in held]
+
+
 def _train(
     setup: Setup,
     job: Job,
@@ -103,9 +111,12 @@ def _train(
     give_back: GiveBack,
     preview: Preview | None,
 ) -> End:
-    shown, held = divided(clips, _held_out_places(setup))
+    held_places = _held_out_places(setup)
+    shown, held = divided(clips, held_places)
+    taught = Part(clips, _taught_places(setup, held_places))
     trainers = _trainers(setup, job, clips, shown)
     metadata = job.metadata(setup.dataset.trigger) | _started_from(setup)
+    metadata |= radial_metadata(setup.models)
 
     def save(step: int, trainers: Mapping[Role, ExpertTrainer]) -> None:
         if step > 0:
@@ -123,11 +134,17 @@ def _train(
             listen=job.listen,
             first_step=job.step,
             turns=turns,
-            give_back=give_back,
+            give_back=given_back(setup.plan, give_back),
             preview=preview,
             monitor=monitor_of(setup.plan, event_lines(job.folder), job.step),
-            held_out=HeldOutLoss(setup.plan, held, shown) if len(held) else None,
+            held_out=HeldOutLoss(setup.plan, held, taught) if len(held) else None,
         )
+
+
+def given_back(plan: TrainingPlan, wished: GiveBack) -> GiveBack:
+    """What leaves the device when it is somebody else's turn. The host cannot count a model of which some blocks are
+    there out of its own order, so one with swapped blocks leaves whole."""
+    return "free" if plan.swap_blocks else wished
 
 
 def _trainers(setup: Setup, job: Job, clips: Samples, shown: Samples) -> dict[Role, ExpertTrainer]:

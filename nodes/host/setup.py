@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ...radial_attention.grid import TokenGrid
 from ...training.data.dataset import TRIGGER_SLOT, Dataset, unfilled_captions
 from ...training.layer_settings import require_layers
 from ...training.optimizers.build import optimizer_notes, require_optimizer
@@ -15,12 +16,14 @@ from ...training.plans.limits import require_allowed
 from ...training.plans.plan import TrainingPlan
 from ...training.start import RunStart
 from ...wan.errors import UserError
-from ...wan.families import A14B, AUTO, BOUNDARIES, Role, Task, resolve_family
+from ...wan.families import A14B, AUTO, BOUNDARIES, SINGLE, Role, Task, resolve_family
+from ...wan.shapes import PIXELS_PER_TOKEN, latent_size
 from . import wan_models
 from .block_swap import require_swappable
 from .cache_keys import TextNames
 from .encode import encode_text, require_text_width
 from .places import open_cache
+from .radial_training import radial_notes, require_trainable_backend
 
 if TYPE_CHECKING:
     from comfy.clip_vision import ClipVisionModel
@@ -68,20 +71,25 @@ def check_setup(
 ) -> Setup:
     """Everything that can be wrong before a step is made, with an error for each."""
     require_allowed(plan, dataset.counts())
-    models = models_by_role(plan.family, model_high, model_low)
+    # Who asks for one of two experts says by it that there are two.
+    family = A14B if plan.family == AUTO and plan.train != "both" else plan.family
+    models = models_by_role(family, model_high, model_low)
     wan_models.require_still_weights(models)
     for role, model in models.items():
         wan_models.require_trainable(model, f"model ({role})")
         require_swappable(model, plan.swap_blocks)
     wan_models.require_pair(models)
+    require_trainable_backend(models)
     first = next(iter(models.values()))
     wan_models.require_vae(vae, first)
     wan_models.require_clip_vision(clip_vision, first)
-    require_text_width(_first_context(clip, dataset), wan_models.text_width(first))
     _require_trainable(plan, dataset)
+    models = _trained(plan, models)
     resolved, notes = _resolve(plan, models)
     for role in resolved.roles():
         require_layers(resolved, role, wan_models.linear_layers(models[role].model.diffusion_model))
+    # Last, for it may load the text encoder.
+    require_text_width(_first_context(clip, dataset), wan_models.text_width(first))
     clean_start = wan_models.takes_clean_frames(first) and resolved.task == "i2v"
     return Setup(
         plan=resolved,
@@ -95,6 +103,7 @@ def check_setup(
             *notes,
             *_dataset_notes(dataset, wan_models.model_task(first), models),
             *_size_notes(dataset, first),
+            *radial_notes(models, _grids(dataset, first)),
         ),
         clean_start=clean_start,
     )
@@ -130,6 +139,22 @@ def lone_low_notes(choice: str, model_high: ModelPatcher | None) -> tuple[str, .
     )
 
 
+def _trained(plan: TrainingPlan, models: dict[Role, ModelPatcher]) -> dict[Role, ModelPatcher]:
+    """Of the connected experts those that the plan trains."""
+    roles = ("single", f"{plan.train}_noise")
+    trained: dict[Role, ModelPatcher] = {
+        role: model for role, model in models.items() if plan.train == "both" or role in roles
+    }
+    if not trained:
+        other = "low" if plan.train == "high" else "high"
+        raise UserError(
+            f"The plan trains the {plan.train}-noise expert, and only model_{other} is connected.",
+            "The experts that the plan trains are connected, each to its own socket.",
+            f"Connect the {plan.train}-noise model to model_{plan.train}, or set train on the plan to {other}.",
+        )
+    return trained
+
+
 def _first_context(clip: CLIP, dataset: Dataset) -> torch.Tensor:
     """A caption's embedding; from an earlier run's cache if it is there, so that no model is loaded for it."""
     caption = dataset.clips[0].caption
@@ -157,7 +182,7 @@ def _resolve(
     plan: TrainingPlan, models: Mapping[Role, ModelPatcher]
 ) -> tuple[TrainingPlan, list[str]]:
     notes = []
-    family = resolve_family(plan.family, 2 if len(models) == 2 else 1)
+    family = SINGLE if "single" in models else A14B
     first = next(iter(models.values()))
     own = wan_models.model_task(first)
     task: str = own
@@ -169,7 +194,8 @@ def _resolve(
         )
     if train != "both":
         notes.append(
-            f"Only the {train}-noise expert is connected: it takes all {plan.steps} steps."
+            f"Only the {train}-noise expert is {'connected' if plan.train == 'both' else 'trained'}: it takes all "
+            f"{plan.steps} steps."
         )
     boundary = plan.boundary
     if wan_models.takes_clean_frames(first):
@@ -228,3 +254,13 @@ def _size_notes(dataset: Dataset, model: ModelPatcher) -> list[str]:
         f"{odd[0].height}: a token of Wan 2.2 5B covers {TOKEN_5B_PX} x {TOKEN_5B_PX} pixels, and the rest is padded. "
         "Set width and height to such multiples on the dataset."
     ]
+
+
+def _grids(dataset: Dataset, model: ModelPatcher) -> set[TokenGrid]:
+    """The tokens of the clips."""
+    side = TOKEN_5B_PX if wan_models.takes_clean_frames(model) else PIXELS_PER_TOKEN
+    sizes = {dataset.clip_size(clip) for clip in dataset.clips}
+    return {
+        TokenGrid(latent_size(size).frames, -(-size.height // side), -(-size.width // side))
+        for size in sizes
+    }

@@ -18,6 +18,7 @@ from ...wan.errors import UserError
 from ...wan.expert import LinearShape
 from ...wan.families import Role, Task, task_of
 from .injection import KEY, applied_tensors
+from .radial_patch import radial_facts
 from .weight_digests import patch_facts, whole_tensors_digest
 
 SAMPLED_VALUES = 16
@@ -163,7 +164,7 @@ def model_digest(model: ModelPatcher) -> str:
     """
     tensors, facts = _patched_tensors(model, model.model.diffusion_model, "diffusion_model.")
     others = ",".join(sorted(set(model.injections) - {KEY}))
-    return tensors_digest(tensors | applied_tensors(model), others + facts)
+    return tensors_digest(tensors | applied_tensors(model), others + facts + radial_facts(model))
 
 
 def patched_digest(patcher: ModelPatcher) -> str:

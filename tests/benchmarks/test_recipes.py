@@ -13,9 +13,9 @@ from tandem_wan.benchmarks.miniature.recipe_claims import (
     NOT,
     UNTOLD,
     of_leading,
-    of_motion,
 )
 from tandem_wan.benchmarks.miniature.recipe_lab import figures
+from tandem_wan.benchmarks.miniature.recipe_motion import of_motion
 from tandem_wan.benchmarks.miniature.recipe_noise import mean_rate_on_noise
 from tandem_wan.benchmarks.miniature.recipe_outcomes import (
     Outcomes,
@@ -211,6 +211,17 @@ def test_who_leads_follows_from_the_path_error(high, low, expected):
     assert verdict_of(some, "For motion") == expected
 
 
+@pytest.mark.parametrize(
+    ("high", "low", "expected"), [(1.0, 2.0, HOLDS), (2.0, 1.0, NOT), (1.0, 1.0, NOT)]
+)
+def test_held_out_losses_decide_when_they_say_what_the_effect_says(high, low, expected):
+    def run(error, loss):
+        return lambda seed: {"error": error + 0.1 * seed, "losses": (4.0, loss, loss)}
+
+    given = {"high_leads_loop": run(4.0, high), "low_leads_loop": run(8.0, low)}
+    assert verdict_of(of_leading(everything(**given)), "held-out loss per expert") == expected
+
+
 def test_a_look_that_is_stronger_where_low_leads_holds():
     some = of_leading(everything(low_leads_striped=near(0, 0.2), high_leads_striped=near(0, 0.1)))
     assert verdict_of(some, "For a look") == HOLDS
@@ -229,19 +240,16 @@ def test_one_seed_decides_nothing_and_no_seed_is_missing():
 
 
 def test_the_motion_presets_are_judged_by_their_goals():
-    good = {"rates": 4.0, "weights": 1.6}
-    for rates, weights, expected in ((4.0, 1.6, (HOLDS, HOLDS)), (2.0, 1.2, (NOT, NOT))):
-        given = dict.fromkeys(
-            ("motion_4x", "motion_3x"),
-            lambda _, r=rates, w=weights: {"rates": r, "weights": w},
+    def said(**given):
+        some = of_motion(
+            everything(motion_4x=lambda seed: given | {"rates": given["rates"][seed]}), NOISE
         )
-        some = of_motion(everything(**given), NOISE)
-        assert (
-            verdict_of(some, "rate ratio reaches"),
-            verdict_of(some, "weight ratio"),
-        ) == expected
-    mixed = everything(motion_3x=lambda seed: good if seed else {"rates": 2.0, "weights": 1.2})
-    assert verdict_of(of_motion(mixed, NOISE), "rate ratio reaches") == UNTOLD
+        words = ("4x: the rate ratio", "4x: the weight ratio", "teach")
+        return [verdict_of(some, each) for each in words]
+
+    assert said(rates=(4.0, 4.1), weights=1.6, error=4.0) == [HOLDS, HOLDS, HOLDS]
+    assert said(rates=(2.0, 2.1), weights=1.2, error=9.0) == [NOT, NOT, UNTOLD]
+    assert said(rates=(4.0, 2.0), weights=1.2, error=9.0)[0] == UNTOLD
 
 
 def test_a_ratio_that_follows_the_bounds_shows_nothing_about_motion():

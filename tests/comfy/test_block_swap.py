@@ -188,10 +188,7 @@ def test_the_whole_way_of_a_device_with_memory_of_its_own(pair, encoded, monkeyp
     assert pinned <= set(own) and len({key.split(".")[2] for key in pinned}) == 3 and unpinned
     for role, model in pair.items():
         blocks = model.model.diffusion_model.blocks
-        assert [b.ffn[0].comfy_cast_weights for b in blocks] == [False, True, True, True]
-        assert model.model.model_lowvram is True
-        swapped = sum(p.nbytes for block in blocks[1:] for p in block.parameters())
-        assert model.model_size() - model.loaded_size() == swapped
+        assert model.model.model_lowvram is False and model.loaded_size() == 0
         assert torch.equal(_sampled(model), before[role])
         assert [b.ffn[0].comfy_cast_weights for b in blocks] == [False] * 4
         assert model.loaded_size() == model.model_size()

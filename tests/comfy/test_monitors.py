@@ -13,6 +13,7 @@ from tandem_wan.training.events import HeldOut
 from tandem_wan.training.monitors.curves import measured
 from tandem_wan.training.monitors.effective_rank import ranks_of
 from tandem_wan.training.monitors.held_out import HeldOutLoss
+from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.plans.settings import PruneSettings, RuleSettings
 from tandem_wan.training.records import event_lines
 from tandem_wan.training.turns import RunStopped, Turns
@@ -226,6 +227,17 @@ def test_a_run_that_is_cut_off_has_its_best_so_far_and_prunes_nothing_of_it(
     assert job.store.steps() == [2, 4, 5]
 
 
+def test_pruning_leaves_what_a_run_of_motion_is_judged_best_by_when_it_ends(
+    places, setup_of, monkeypatch
+):
+    """While it is on, nothing is measured and the last is published."""
+    monkeypatch.setattr("tandem_wan.training.monitors.verdict.BEST_OF_MOTION", (2, 3))
+    for name, prune in (("whole", PruneSettings()), ("pruned", PruneSettings(last=1))):
+        work(setup_of(held_out=0, preset="motion 4x", prune=prune), name)
+    assert published(places, "pruned") == published(places, "whole")
+    assert published(places, "whole") == {"high_noise": 3, "low_noise": 3}
+
+
 def test_without_a_held_out_loss_the_last_is_best_and_the_report_says_why(
     places, setup_of, monkeypatch
 ):
@@ -242,3 +254,17 @@ def test_without_a_held_out_loss_the_last_is_best_and_the_report_says_why(
         "keep step 2: an effect is strong at epoch 15 and done at 20; earlier is weaker; nothing was held out, so "
         "nothing tells which is best",
     ]
+
+
+def test_the_gap_is_told_to_clips_that_teach_and_not_to_those_for_regularisation():
+    from tandem_wan.nodes.host.run import _held_out_places, _taught_places
+
+    clips = [
+        SimpleNamespace(regularisation=kind == "r", digest=str(place))
+        for place, kind in enumerate("trtrttr")
+    ]
+    dataset = SimpleNamespace(clips=clips)
+    setup = SimpleNamespace(dataset=dataset, plan=TrainingPlan(held_out=1))
+    (held,) = _held_out_places(setup)
+    assert held in (0, 2, 4, 5)
+    assert _taught_places(setup, (held,)) == [i for i in (0, 2, 4, 5) if i != held]

@@ -15,7 +15,7 @@ def test_a_hook_that_was_there_computes_the_dense_parts(pair):
     seen = []
     model, radial = rig.patched(_hooked(pair["high_noise"], seen))
     out = rig.sample(model)
-    # Three dense blocks' worth of calls beside cross-attention: all of step 0, and block 0 of the others.
+    # All blocks of the first step, and block 0 of the other three; cross-attention always.
     assert seen.count("self") == 4 + 3 and seen.count("cross") == 16
     assert radial.record.calls["sparse"] == 9
     assert torch.equal(out, rig.sample(rig.patched(pair["high_noise"])[0]))
@@ -40,6 +40,20 @@ def test_a_hook_that_comes_later_and_passes_nothing_on_is_named_in_the_report(pa
     assert "test_radial_beside_others" in text and "Put Tandem Radial Attention behind it" in text
 
 
+def test_another_wrapper_may_pass_the_arguments_by_name(pair):
+    from comfy.patcher_extension import WrappersMP
+
+    def by_name(executor, x, timestep, context, clip_fea, concat, options, **more):
+        return executor(
+            x, timestep, context=context, clip_fea=clip_fea, transformer_options=options, **more
+        )
+
+    model = pair["high_noise"].clone()
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "other", by_name)
+    out = rig.sample(rig.patched(model)[0])
+    assert torch.equal(out, rig.sample(rig.patched(pair["high_noise"])[0]))
+
+
 def test_with_a_lora_of_the_stack_before_or_behind_it(host, pair):
     rows = '[{"lora": "x_high_noise.safetensors"}]'
     stack = host.stack(rows=rows)
@@ -49,7 +63,7 @@ def test_with_a_lora_of_the_stack_before_or_behind_it(host, pair):
 
         from tandem_wan.nodes.stack import TandemApplyStack
 
-        TandemApplyStack.hidden = SimpleNamespace(unique_id=None)
+        TandemApplyStack.hidden = SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None)
         with torch.inference_mode():
             return TandemApplyStack.execute(stack, model_high=model, family="wan 2.2 A14B").args[0]
 
@@ -102,27 +116,28 @@ def test_what_cannot_be_treated_runs_dense_and_says_so_or_is_an_error(comfy, tmp
     model, radial = rig.patched(plain)
     assert torch.equal(rig.sample(model, steps=2), rig.sample(plain, steps=2))
     assert calls_report(model, radial).count("CameraWanModel is not treated") == 1
-    with pytest.raises(UserError, match="CameraWanModel is not treated.*Turn strict off"):
+    with pytest.raises(UserError, match=r"CameraWanModel is not treated.*Turn strict off"):
         rig.patched(plain, strict=True)
 
 
-@pytest.mark.parametrize("probe", [True])
-def test_a_probe_measures_every_block_and_changes_nothing(pair, probe):
+def test_a_probe_measures_every_block_and_changes_nothing(pair):
     from tandem_wan.nodes.host.radial_probe import proposal
     from tandem_wan.nodes.host.radial_report import calls_report
 
-    model, radial = rig.patched(pair["high_noise"], probe=probe)
+    model, radial = rig.patched(pair["high_noise"], probe=True)
     out = rig.sample(model)
     assert torch.equal(out, rig.sample(rig.patched(pair["high_noise"])[0]))
     found = proposal(radial.record, radial.patch.settings)
     assert set(found.errors) == {0, 1, 2, 3} and all(0 < e < 2 for e in found.errors.values())
-    by_decay = {d: sum(map(float, radial.record.errors[d, 1])) / len(radial.record.errors[d, 1]) for d in (0.1, 0.8)}
+    by_decay = {
+        d: sum(map(float, radial.record.errors[d, 1])) / len(radial.record.errors[d, 1])
+        for d in (0.1, 0.8)
+    }
     assert by_decay[0.8] <= by_decay[0.1]
     assert "Advice" in calls_report(model, radial)
 
 
-def test_two_nodes_cannot_be_told_apart_by_their_report_alone(pair):
-    """What was sampled last is what is reported: a second run does not add to the first."""
+def test_the_report_is_of_the_last_run_alone(pair):
     model, radial = rig.patched(pair["high_noise"])
     rig.sample(model)
     rig.sample(model, steps=2)

@@ -53,7 +53,7 @@ def test_little_to_gain_is_said_before_all_else(comfy):
         ({"dense_timesteps": 20}, "none of the 20 steps"),
         ({"dense_layers": "0-39"}, "none of the 20 steps"),
         ({"dense_layers": "0-40"}, "40 blocks"),
-        ({"decay_factor": -1.0}, "Decay_factor is -1.*0.2 to 1"),
+        ({"decay_factor": -1.0}, "decay_factor is -1.*0.2 to 1"),
         ({"steps": 0}, "steps is 0.*1 to 10,000"),
         ({"preset": "faster"}, "balanced, quality"),
     ],

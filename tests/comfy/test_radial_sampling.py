@@ -29,7 +29,9 @@ def test_a_run_equals_one_whose_attention_is_masked_in_double_precision(pair):
     ours = rig.sample(model, cfg=2.0, videos=2)
     assert set(radial.record.calls) == {"sparse"}
     masked = pair["high_noise"].clone()
-    masked.model_options["transformer_options"]["optimized_attention_override"] = rig.masked(radial, rig.GRID)
+    masked.model_options["transformer_options"]["optimized_attention_override"] = rig.masked(
+        radial, rig.GRID
+    )
     torch.testing.assert_close(ours, rig.sample(masked, cfg=2.0, videos=2), rtol=1e-4, atol=1e-4)
 
 
@@ -110,4 +112,3 @@ def test_context_windows_have_each_its_own_grid(pair):
     # The host puts the first frame before every window but the first.
     assert [grid[:3] for grid in radial.record.grids] == [(9, 4, 4), (10, 4, 4)]
     assert radial.record.model_calls > 2 and radial.record.calls["sparse"]
-

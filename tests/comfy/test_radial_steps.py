@@ -80,7 +80,7 @@ def test_a_run_without_a_sparse_step_is_refused_before_it_begins(pair):
     from tandem_wan.wan.errors import UserError
 
     model, radial = rig.patched(pair["high_noise"], dense_timesteps=4)
-    with pytest.raises(UserError, match="none of the 4 steps.*Lower dense_timesteps"):
+    with pytest.raises(UserError, match=r"none of the 4 steps.*Lower dense_timesteps"):
         rig.sample(model)
     assert not radial.record.calls
 

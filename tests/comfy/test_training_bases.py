@@ -53,9 +53,12 @@ def test_of_two_connected_experts_the_plan_may_train_one(pair, vae, clip, clips)
             setup = check_setup(plan, dataset, **sockets, **given)
             assert setup.plan.roles() == tuple(setup.models) == (f"{train}_noise",)
             assert f"Only the {train}-noise expert is trained" in " ".join(setup.notes)
-        lone = rig.plan(family="wan 2.2 A14B", train="high")
-        with pytest.raises(UserError, match="only model_low is connected"):
-            check_setup(lone, dataset, **sockets | {"model_high": None}, **given)
+        alone = sockets | {"model_high": None}
+        for family in ("wan 2.2 A14B", "auto"):
+            with pytest.raises(UserError, match="only model_low is connected"):
+                check_setup(rig.plan(family=family, train="high"), dataset, **alone, **given)
+        setup = check_setup(rig.plan(train="low"), dataset, **alone, **given)
+        assert tuple(setup.models) == setup.plan.roles() == ("low_noise",)
 
 
 def test_wan_2_1_image_to_video_trains_with_the_image_features_it_samples_with(

@@ -28,7 +28,6 @@ from tandem_wan.training.monitors.verdict import verdict_of
 from tandem_wan.training.plans.plan import (
     AlphaPhases,
     LossSettings,
-    OptimizerSettings,
     PatternSettings,
     PhaseSettings,
     PruneSettings,
@@ -134,17 +133,6 @@ class Life:
             job.listen(event)
             cut.moment()
 
-        def save(step, trainers):
-            if step == 0:
-                return
-            cut.moment()
-            job.store.save(step, trainers, job.metadata("T"))
-            cut.moment()
-            listen(CheckpointSaved(step=step, files={}))
-            verdict = verdict_of(plan, event_lines(job.folder), job.store.steps())
-            job.store.prune(plan.prune, set(verdict.steps().values()) if verdict else ())
-            cut.moment()
-
         with ExitStack() as stack:
             # What a life before this one has drawn is nothing to it.
             torch.manual_seed(cut.left or 0)
@@ -152,7 +140,7 @@ class Life:
             train(
                 plan,
                 trainers,
-                save=save,
+                save=self._saver(job, cut, listen),
                 listen=listen,
                 first_step=job.step,
                 turns=CutTurns(cut),
@@ -160,6 +148,22 @@ class Life:
                 monitor=monitor_of(plan, event_lines(job.folder), job.step),
                 held_out=HeldOutLoss(plan, held, shown) if len(held) else None,
             )
+
+    def _saver(self, job, cut: Cut, listen):
+        """Saves, judges and prunes as the host does."""
+
+        def save(step, trainers):
+            if step == 0:
+                return
+            cut.moment()
+            job.store.save(step, trainers, job.metadata("T"))
+            cut.moment()
+            listen(CheckpointSaved(step=step, files={}))
+            verdict = verdict_of(self._plan, event_lines(job.folder), job.store.steps())
+            job.store.prune(self._plan.prune, set(verdict.steps().values()) if verdict else ())
+            cut.moment()
+
+        return save
 
     def _preview(self, clips) -> Preview:
         return Preview(
@@ -215,9 +219,7 @@ ALPHAS = AlphaPhases(alphas=(2.0, 4.0, 8.0), least=(0.1, 0.1), stability=0.0, im
 def plans(draw, toys) -> TrainingPlan:
     name = draw(maybe(OPTIMIZERS))
     rate = 0.5 if name == "prodigy" else 1e-2
-    phase = st.builds(
-        PhaseSettings, train=maybe(("high", "low", "joint")), steps=st.integers(1, 3)
-    )
+    phase = st.builds(PhaseSettings, train=maybe(("high", "low", "joint")), steps=st.integers(1, 3))
     plan = toys.plan(
         preset=draw(maybe(("motion 4x", "video effect", "general video"))),
         rate=rate,
@@ -234,13 +236,20 @@ def plans(draw, toys) -> TrainingPlan:
         prune=PruneSettings(last=draw(st.integers(0, 2)), every=draw(maybe((0, 0, 2, 3)))),
         held_out=draw(st.integers(0, 2)),
         caption_dropout=draw(maybe((0.0, 0.4))),
-        timesteps=TimestepSettings(distribution=draw(maybe(("uniform", "logit-normal", "sigmoid")))),
+        timesteps=TimestepSettings(
+            distribution=draw(maybe(("uniform", "logit-normal", "sigmoid")))
+        ),
         loss=LossSettings(weighting=draw(maybe(("none", "x0", "cosmap", "clamped snr")))),
         alpha_phases=draw(maybe((AlphaPhases(), ALPHAS))),
         rules=draw(maybe(((), (RuleSettings(rule="high too weak", level="log", armed_from=0.0),)))),
         **draw(maybe(EXPERTS)),
     )
-    optimizer = OptimizerSettings(name=name, weight_decay=1e-3, ema=draw(maybe((0.0, 0.9))))
+    return with_parts(draw, plan)
+
+
+def with_parts(draw, plan: TrainingPlan) -> TrainingPlan:
+    """Other settings of the optimizer, the LoRA, one expert and some layers."""
+    optimizer = replace(plan.optimizer, ema=draw(maybe((0.0, 0.9))))
     dtype = draw(maybe(("float32", "bfloat16")))
     high = replace(
         plan.high,
@@ -258,7 +267,11 @@ def plans(draw, toys) -> TrainingPlan:
 cuts = st.lists(st.tuples(st.integers(1, 60), st.sampled_from(ENDS)), min_size=1, max_size=3)
 
 
-@settings(max_examples=PLANS, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate])
+@settings(
+    max_examples=PLANS,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
+)
 @given(data=st.data())
 def test_whatever_the_plan_and_wherever_it_is_cut_the_run_ends_as_if_it_had_not_been(toys, data):
     plan = data.draw(plans(toys))

@@ -312,3 +312,65 @@ def test_a_step_that_is_done_again_takes_the_place_of_one_that_cannot_be_resumed
     assert store.steps() == [3, 6]
     assert store.resume(toys.trainers(plan)) == 3
     assert list(store.folder.glob(".*")) == []
+
+
+def test_a_checkpoint_that_was_being_replaced_when_the_process_died_comes_back(
+    toys, store, monkeypatch
+):
+    trainers = toys.trainers(toys.plan())
+    store.save(5, trainers, METADATA)
+    (store.folder / "step_000005" / STATE_FILE).unlink()
+    replace, renamed = os.replace, []
+
+    def dying_before_the_second_folder(source, target):
+        if Path(source).is_dir():
+            renamed.append(target)
+            if len(renamed) == 2:
+                raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", dying_before_the_second_folder)
+        patched.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
+        with pytest.raises(KeyboardInterrupt):
+            store.save(5, trainers, METADATA)
+    assert store.steps() == []
+    store.clear()
+    assert store.steps() == [5]
+    assert store.file(5, "high_noise").is_file()
+    assert [path.name for path in store.folder.iterdir()] == ["step_000005"]
+
+
+def test_a_state_that_cannot_be_read_is_written_again_when_its_step_is_made_again(toys, store):
+    plan = toys.plan(steps=6, save_every=2)
+    train_and_save(toys, plan, toys.trainers(plan), store)
+    newest = store.file(6, "high_noise").with_name(STATE_FILE)
+    whole = newest.read_bytes()
+    newest.write_bytes(whole[: len(whole) // 2])
+    trainers = toys.trainers(plan)
+    assert store.resume(trainers) == 4
+    assert store.resumable_step() == 4, "what cannot be read is nothing to go on from"
+    train_and_save(toys, plan, trainers, store, first_step=4)
+    assert store.resume(toys.trainers(plan)) == 6 and newest.read_bytes() == whole
+
+
+def test_an_error_in_the_midst_of_an_update_is_not_saved(toys, store):
+    plan = toys.plan(steps=6, save_every=2)
+    unbroken, broken = toys.trainers(plan), toys.trainers(plan)
+    train_and_save(toys, plan, unbroken, CheckpointStore(store.folder / "unbroken", "x"))
+    optimizer, steps = broken["high_noise"].optimizer, []
+    take = optimizer.step
+
+    def step_and_fail():
+        take()
+        steps.append(1)
+        if len(steps) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    optimizer.step = step_and_fail
+    with pytest.raises(torch.OutOfMemoryError):
+        train_and_save(toys, plan, broken, store)
+    resumed = toys.trainers(plan)
+    first = store.resume(resumed)
+    train_and_save(toys, plan, resumed, store, first_step=first)
+    assert toys.same(toys.weights(resumed), toys.weights(unbroken))

@@ -88,7 +88,7 @@ def test_a_run_that_ended_early_is_found_as_it_ended(tmp_path, state):
         ({"text_encoder": "t2"}, "another text encoder"),
         ({"plan": replace(IDENTITY.plan, steps=50)}, "steps: 50 now, 40 before"),
         ({"plan": replace(IDENTITY.plan, shift=3.0)}, "shift: 3.0 now, 5.0 before"),
-        ({"plan": replace(IDENTITY.plan, high=ExpertSettings(rate=3e-4))}, "high: "),
+        ({"plan": replace(IDENTITY.plan, high=ExpertSettings(rate=3e-4))}, "high.rate: "),
     ],
 )
 def test_another_run_under_the_name_is_refused_with_what_differs(tmp_path, changes, named):

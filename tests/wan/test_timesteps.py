@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tandem_wan.wan.families import sigma_range
-from tandem_wan.wan.timesteps import draw_sigmas
+from tandem_wan.wan.flow import unwarp
+from tandem_wan.wan.timesteps import draw_sigmas, sigma_quantiles
 
 SHIFTS = [1.0, 3.0, 5.0, 8.0, 12.0]
 
@@ -88,3 +89,39 @@ def test_the_same_generator_state_gives_the_same_sigmas():
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def cut_normal_cdf(at: torch.Tensor, below: float, above: float) -> torch.Tensor:
+    """P(n <= at) of a normal n cut to [below, above], by adding up exp(-n^2 / 2), however far out that lies."""
+    nearest = min(max(0.0, below), above)
+    # Nothing that counts is further from the most likely place than this.
+    reach = 12.0 / max(1.0, abs(nearest))
+    first, last = max(below, nearest - reach), min(above, nearest + reach)
+    n = torch.linspace(first, last, 100_001, dtype=torch.float64)
+    density = torch.exp((nearest**2 - n.square()) / 2)
+    total = torch.cat([torch.zeros(1), ((density[1:] + density[:-1]) / 2).cumsum(0)])
+    places = ((at - first) / (last - first) * (len(n) - 1)).round().long().clamp(0, len(n) - 1)
+    return total[places] / total[-1]
+
+
+@pytest.mark.parametrize("shift", [1.0, 5.0, 12.0])
+@pytest.mark.parametrize(
+    ("mean", "std"), [(0.0, 1.0), (-1.0, 0.1), (-3.0, 0.1), (3.0, 0.1), (-3.0, 0.3), (3.0, 2.0)]
+)
+@pytest.mark.parametrize("role", ["high_noise", "low_noise", "single"])
+def test_the_cut_logit_normal_is_right_however_far_out_an_experts_range_lies(
+    role, mean, std, shift
+):
+    within = sigma_range(role, 0.9)
+    shares = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    drawn = sigma_quantiles(
+        within, shares, shift=shift, distribution="logit-normal", mean=mean, std=std
+    )
+    ends = torch.tensor([unwarp(end, shift) for end in within], dtype=torch.float64)
+    below, above = ((torch.logit(ends) - mean) / std).tolist()
+    normal = (torch.logit(unwarp(drawn.double(), shift)) - mean) / std
+    found = cut_normal_cdf(normal, below, above)
+    # What float32 takes for 1 is the one end of the range.
+    inside = (drawn > 0) & (drawn < 1)
+    assert inside.double().mean() > 0.9
+    assert (found - shares)[inside].abs().max() < 0.005

@@ -21,6 +21,7 @@ BEST_OF_MOTION = (1800, 2000)
 OUTGREW = 1.1
 """How much faster low noise must have grown before it decides: ours."""
 NOT_MEASURED = "nothing was held out, so nothing tells which is best"
+UNTRAINED = "it has not been trained yet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,15 @@ def verdict_text(folder: Path) -> str:
 
 
 def _kept(plan: TrainingPlan, role: Role, curves: Measured, saved: Sequence[int]) -> Kept:
+    # Of two experts that are trained one after the other, the second begins late: until then its LoRA does nothing.
+    begun = next((step for step, _ in curves.rates.get(role, [])), None)
+    trained = [step for step in saved if begun is not None and step >= begun]
+    if not trained:
+        return Kept(step=saved[-1], why=UNTRAINED)
+    return _best(plan, role, curves, trained)
+
+
+def _best(plan: TrainingPlan, role: Role, curves: Measured, saved: Sequence[int]) -> Kept:
     if curves.held_out.get(role):
         by_loss = _lowest_loss(curves, role, saved)
         if by_loss is not None:
@@ -110,7 +120,7 @@ def _kept(plan: TrainingPlan, role: Role, curves: Measured, saved: Sequence[int]
     if plan.preset in MOTION and plan.order != "sequential":
         high, low = curves.weights.get("high_noise"), curves.weights.get("low_noise")
         outgrown = _before_low_outgrew(high, low, plan.steps, saved) if high and low else None
-        return outgrown or _usual_of_motion(saved)
+        return outgrown or _usual_of_motion(plan, saved)
     return Kept(step=saved[-1], why=_advice(plan))
 
 
@@ -170,18 +180,22 @@ def _growth(weights: Points, first: int, last: int) -> float:
     return (now / then - 1) * expected / (end - begin)
 
 
-def _usual_of_motion(saved: Sequence[int]) -> Kept:
+def _not_measured(plan: TrainingPlan) -> str:
+    return "no checkpoint was measured on the clips held out" if plan.held_out else NOT_MEASURED
+
+
+def _usual_of_motion(plan: TrainingPlan, saved: Sequence[int]) -> Kept:
     first, last = BEST_OF_MOTION
     usual = [step for step in saved if first <= step <= last]
     step = usual[-1] if usual else saved[-1]
-    words = f"runs of motion were usually best at {first:,}-{last:,}; {NOT_MEASURED}"
+    words = f"runs of motion were usually best at {first:,}-{last:,}; {_not_measured(plan)}"
     return Kept(step=step, why=words)
 
 
 def _advice(plan: TrainingPlan) -> str:
     if plan.preset == EFFECT:
-        return f"an effect is strong at epoch 15 and done at 20; earlier is weaker; {NOT_MEASURED}"
-    return f"it is the last, and {NOT_MEASURED}; compare the earlier ones"
+        return f"an effect is strong at epoch 15 and done at 20; earlier is weaker; {_not_measured(plan)}"
+    return f"it is the last, and {_not_measured(plan)}; compare the earlier ones"
 
 
 def _sentence(who: str, kept: Kept) -> str:

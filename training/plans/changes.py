@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, fields
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -58,13 +58,14 @@ def check_names(names: Iterable[str]) -> None:
             raise _unknown(name)
 
 
-def plan_differences(ours: TrainingPlan, theirs: TrainingPlan) -> list[str]:
-    """`steps: 160 now, 200 before` for every value that differs."""
-    mine, other = asdict(ours), asdict(theirs)
+def plan_differences(
+    ours: TrainingPlan, theirs: TrainingPlan, *, but: Collection[str] = ()
+) -> list[str]:
+    """`lora.rank: 16 now, 32 before` for every value that differs; `but`: values and parts that are not compared."""
     return [
-        f"{name}: {mine[name]} now, {other[name]} before"
-        for name in mine
-        if mine[name] != other[name]
+        f"{name}: {mine} now, {other} before"
+        for name, mine, other in differing_values(ours, theirs)
+        if name.split(".")[0] not in but
     ]
 
 
@@ -89,13 +90,21 @@ def rate_changes(plan: TrainingPlan, expert: str, rate: float) -> Values:
 
 
 def rank_changes(plan: TrainingPlan, rank: int, alpha: float) -> Values:
-    """A new rank (0: as it is) and alpha (0: in the same relation to the rank as before)."""
+    """A new rank (0: as it is) and alpha (0: in the same relation to the rank as before), for both experts."""
     changes: Values = {}
     if rank:
         changes["lora.rank"] = rank
         changes["lora.alpha"] = plan.lora.alpha * rank / plan.lora.rank
     if alpha:
         changes["lora.alpha"] = alpha
+    for expert, own in (("high", plan.high), ("low", plan.low)):
+        # An expert's own would go before what is asked for here.
+        given = {"rank": rank, "alpha": rank or alpha}
+        changes |= {
+            f"{expert}.{name}": None
+            for name, asked in given.items()
+            if asked and getattr(own, name) is not None
+        }
     return changes
 
 

@@ -166,6 +166,10 @@ def _check_alpha_phases(settings: AlphaPhases) -> None:
     used = math.fsum(least[: len(settings.alphas) - 1]) if fits else inf
     require(used <= 1, "alpha_phases.least", list(least), can_be)
     require(0 <= settings.stability <= 1, "alpha_phases.stability", settings.stability, "0 to 1")
+    improvement = settings.improvement
+    can_be = "a number (0.005): 0 waits until the loss rises"
+    require(math.isfinite(improvement), "alpha_phases.improvement", improvement, can_be)
+    require(0 <= settings.fit <= 1, "alpha_phases.fit", settings.fit, "0 to 1 (0.005)")
 
 
 def _check_optimizer(settings: OptimizerSettings) -> None:

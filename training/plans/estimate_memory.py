@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ...wan.families import Role
@@ -92,11 +93,14 @@ def swapped_bytes(network: NetworkSize, plan: TrainingPlan) -> float:
     return min(plan.swap_blocks, network.num_blocks) * block_weight_bytes(network)
 
 
-def offloaded_bytes(network: NetworkSize, plan: TrainingPlan, tokens: int) -> float:
-    """Activations that wait in main memory."""
+def offloaded_bytes(
+    network: NetworkSize, plan: TrainingPlan, tokens: int, *, pinned: bool = False
+) -> float:
+    """Activations that wait in main memory. Of pinned memory PyTorch takes a power of two for each tensor."""
     if not plan.offload_activations:
         return 0.0
-    return network.num_blocks * _wide(network, plan, tokens)
+    each = _wide(network, plan, tokens)
+    return network.num_blocks * (2.0 ** math.ceil(math.log2(each)) if pinned else each)
 
 
 def gradient_bytes(network: NetworkSize, plan: TrainingPlan) -> float:

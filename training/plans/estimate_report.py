@@ -126,7 +126,7 @@ def fits(load: Load, machine: Machine) -> bool:
     """Whether a micro-batch fits on the device."""
     needed = load.bytes().total
     if not machine.has_own_memory:
-        needed += _waiting_bytes(load) + _brought_bytes(load)
+        needed += _waiting_bytes(load) + _brought_bytes(load, machine)
     return needed <= MARGIN * machine.device_free
 
 
@@ -236,10 +236,13 @@ def _waiting_bytes(load: Load) -> float:
     return load.network.weight_bytes * (len(load.plan.roles()) - 1)
 
 
-def _brought_bytes(load: Load) -> float:
+def _brought_bytes(load: Load, machine: Machine) -> float:
     """What the expert at work has in main memory: swapped blocks and activations."""
-    tokens = load.network.tokens(load.size)
-    return swapped_bytes(load.network, load.plan) + offloaded_bytes(load.network, load.plan, tokens)
+    plan, network, size = load
+    activations = offloaded_bytes(
+        network, plan, network.tokens(size), pinned=machine.has_own_memory
+    )
+    return swapped_bytes(network, plan) + activations
 
 
 def _waits_in(load: Load, machine: Machine) -> bool:
@@ -250,7 +253,7 @@ def _waits_in(load: Load, machine: Machine) -> bool:
 
 
 def _in_ram(load: Load, machine: Machine) -> float:
-    waiting, brought = _waiting_bytes(load), _brought_bytes(load)
+    waiting, brought = _waiting_bytes(load), _brought_bytes(load, machine)
     room = MARGIN * machine.device_free - load.bytes().total
     # A waiting expert leaves its swapped blocks where they are.
     resident = waiting - swapped_bytes(load.network, load.plan) * (len(load.plan.roles()) - 1)
@@ -258,7 +261,7 @@ def _in_ram(load: Load, machine: Machine) -> float:
 
 
 def _main_memory(load: Load, machine: Machine) -> list[str]:
-    waiting, brought = _waiting_bytes(load), _brought_bytes(load)
+    waiting, brought = _waiting_bytes(load), _brought_bytes(load, machine)
     if not waiting and not brought:
         return []
     what = ["the expert that waits"] if waiting else []

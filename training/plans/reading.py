@@ -116,9 +116,13 @@ def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:  # noqa: A
             fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
             fits = fits and _elements_fit(value, str(f.type))
             require(fits, where + f.name, repr(value), can_be)
-    return kind(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-    )
+    kinds = {f.name: str(f.type) for f in fields(kind)}
+    return kind(**{name: _as_field(value, kinds[name]) for name, value in values.items()})
+
+
+def _as_field(value: Any, annotation: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """JSON knows one kind of numbers and of lists: 1 and 1.0 for one value would make two runs of one plan."""
+    if isinstance(value, list):
+        each = "float" if annotation.startswith("tuple[float") else ""
+        return tuple(_as_field(one, each) for one in value)
+    return float(value) if annotation.startswith("float") and value is not None else value

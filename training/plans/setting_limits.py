@@ -16,6 +16,7 @@ from ..optimizers.build import optimizer_notes, require_optimizer
 from ..optimizers.names import rate_is_factor
 from .plan import TrainingPlan
 from .presets import MOTION
+from .unused import unused_values
 
 Level = Literal["note", "warning", "refusal"]
 
@@ -66,6 +67,8 @@ def setting_findings(plan: TrainingPlan, counts: Counts) -> Iterator[PlanFinding
     yield from _batches(plan, counts)
     yield from _shift(plan)
     yield from _turns(plan)
+    for text, fix in unused_values(plan):
+        yield PlanFinding("note", text, fix)
 
 
 def outside(value: float, span: tuple[float, float]) -> bool:

@@ -126,7 +126,8 @@ class AlphaPhases:
     least: tuple[float, ...] = (0.3, 0.4)
     """Of the expert's steps, for every phase but the last."""
     stability: float = 0.47
-    """Least mean of the last 50 shares of gradient entries that kept their sign."""
+    """Least mean of the last 50 shares of gradient entries that kept their sign. The received 0.47 holds hardly any run
+    back: signs that are chance alone keep 0.5."""
     improvement: float = 0.005
     """A loss that falls by a smaller share than this over 200 steps improves no more."""
     fit: float = 0.005

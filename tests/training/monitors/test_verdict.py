@@ -6,7 +6,10 @@ import pytest
 from tandem_wan.training.events import CheckpointSaved, Finding, HeldOut, StateChanged, VerdictGiven
 from tandem_wan.training.monitors.monitor import Monitor
 from tandem_wan.training.monitors.verdict import verdict_of, verdict_text, write_verdict
+from tandem_wan.training.plans.settings import PhaseSettings
 from tandem_wan.training.watch import RunWatch
+
+ONE_BY_ONE = (PhaseSettings(train="high", steps=1), PhaseSettings(train="low", steps=1))
 
 
 def told(replays, plan, events, held=(), every=100):
@@ -176,3 +179,27 @@ def test_experts_that_are_trained_one_after_the_other_are_not_compared_by_growth
     lines = told(replays, plan, events)
     one_by_one = verdict_of(replays.plan(order="sequential"), lines)
     assert one_by_one.steps() == {"high_noise": 3070, "low_noise": 3070}
+
+
+def test_an_expert_that_waits_for_its_phase_is_kept_at_no_checkpoint_of_before(replays):
+    """Its LoRA does nothing until then, and its held-out loss is that of the model alone at every checkpoint."""
+    plan = replays.plan(400, order="sequential", phases=ONE_BY_ONE, held_out=1)
+    curves = {role: lambda step: 0.005 for role in ("high_noise", "low_noise")}
+    events = replays.run(plan, curves, curves)
+    low = held("low_noise", [0.2, 0.2, 0.2, 0.3, 0.25])
+    lines = told(replays, plan, events, held("high_noise", [0.1, 0.08, 0.07, 0.07, 0.07]) + low)
+    assert verdict_of(plan, lines).steps() == {"high_noise": 200, "low_noise": 400}
+    early = [line for line in lines if line["step"] <= 200]
+    verdict = verdict_of(plan, early)
+    assert verdict.keep["high_noise"].step == 200 and verdict.measured
+    assert verdict.text().endswith("low noise: keep step 200: it has not been trained yet")
+
+
+@pytest.mark.parametrize("preset", ["video effect", "general video", "motion 4x"])
+def test_what_was_held_out_and_never_measured_is_not_said_to_be_missing(replays, preset):
+    """As in a run that is stopped before its first checkpoint."""
+    _, events = replays.healthy(40)
+    plan = replays.plan(300, preset=preset, held_out=2)
+    lines = told(replays, plan, events, held("high_noise", [0.1]) + held("low_noise", [0.1]))
+    text = verdict_of(plan, lines, saved=[37]).text()
+    assert "no checkpoint was measured on the clips held out" in text and "nothing was" not in text

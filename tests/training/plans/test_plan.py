@@ -87,12 +87,14 @@ def test_all_unknown_keys_are_named_at_once():
 
 IMPOSSIBLE = [
     *((name, value) for name in ("steps", "batch", "accumulate") for value in (0, -1)),
-    *((name, 0) for name in ("swap_every", "save_every", "lora__rank", "lora__alpha", "shift")),
+    *((name, 0) for name in ("swap_every", "save_every", "lora__rank")),
+    ("lora__alpha", 0.0),
+    ("shift", 0.0),
     ("lora__dropout", 1.0),
     ("lora__dropout", -0.1),
     ("boundary", 0.0),
     ("boundary", 1.0),
-    ("boundary", 900),
+    ("boundary", 900.0),
     ("family", "wan 3"),
     ("train", "middle"),
     ("high__rate", 0.0),
@@ -229,7 +231,11 @@ def test_a_whole_number_in_json_is_the_same_value_as_a_fraction():
     written = {"lora": {"alpha": 16}, "high": {"rate": 1, "alpha": None}, "high_share": None}
     plan = read_plan(json.dumps({"version": 1, "alpha_phases": {"alphas": [8, 14]}, **written}))
     values = json.loads(plan_json(plan))
-    for number in (values["lora"]["alpha"], values["high"]["rate"], *values["alpha_phases"]["alphas"]):
+    for number in (
+        values["lora"]["alpha"],
+        values["high"]["rate"],
+        *values["alpha_phases"]["alphas"],
+    ):
         assert isinstance(number, float)
     assert plan.high.alpha is plan.high_share is None and isinstance(plan.steps, int)
 
@@ -303,6 +309,11 @@ def test_a_new_rank_takes_alpha_along_unless_it_is_given():
     assert rank_changes(plan, 16, 5.0) == {"lora.rank": 16, "lora.alpha": 5.0}
     assert rank_changes(plan, 0, 5.0) == {"lora.alpha": 5.0}
     assert rank_changes(plan, 0, 0.0) == {}
+    own = replace(plan, low=replace(plan.low, rank=8, alpha=2.0))
+    assert rank_changes(own, 0, 0.0) == {}
+    edited = edited_plan(own, rank_changes(own, 16, 0.0))
+    assert (edited.lora.rank, edited.low.rank, edited.low.alpha) == (16, None, None)
+    assert edited_plan(own, rank_changes(own, 0, 5.0)).low == replace(own.low, alpha=None)
 
 
 def test_a_new_rate_of_automagic_moves_what_was_equal_to_it():

@@ -47,6 +47,11 @@ def refusal(changes: dict) -> str:
         ({"alpha_phases.alphas": [8, 0, 20]}, ("alpha_phases.alphas is 0", "do nothing")),
         ({"alpha_phases.alphas": [1, 2, 3], "alpha_phases.least": [0.3]}, ("2 shares",)),
         ({"alpha_phases.alphas": [1, 2, 3], "alpha_phases.least": [0.7, 0.4]}, ("at most 1",)),
+        ({"alpha_phases.alphas": [8, 9], "alpha_phases.fit": 2}, ("alpha_phases.fit is 2",)),
+        (
+            {"alpha_phases.alphas": [8, 9], "alpha_phases.improvement": float("nan")},
+            ("alpha_phases.improvement is nan", "0.005"),
+        ),
         ({"lora.rank": 0}, ("lora.rank is 0",)),
         ({"low.rank": 2.5}, ("low.rank is 2.5", "whole number")),
         ({"low.targets": "ffn"}, ("low.targets", "list of texts")),

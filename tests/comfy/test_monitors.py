@@ -231,7 +231,9 @@ def test_pruning_leaves_what_a_run_of_motion_is_judged_best_by_when_it_ends(
     places, setup_of, monkeypatch
 ):
     """While it is on, nothing is measured and the last is published."""
-    monkeypatch.setattr("tandem_wan.training.monitors.verdict.BEST_OF_MOTION", (2, 3))
+    rules = "tandem_wan.training.monitors.verdict"
+    monkeypatch.setattr(f"{rules}.BEST_OF_MOTION", (2, 3))
+    monkeypatch.setattr(f"{rules}._before_low_outgrew", lambda *_: None)
     for name, prune in (("whole", PruneSettings()), ("pruned", PruneSettings(last=1))):
         work(setup_of(held_out=0, preset="motion 4x", prune=prune), name)
     assert published(places, "pruned") == published(places, "whole")

@@ -70,6 +70,75 @@ def steps_input() -> io.Input:
     )
 
 
+def _later_inputs() -> list[io.Input]:
+    """In the order in which they came: sockets are never moved."""
+    return [
+        io.Int.Input(
+            "last_dense_timesteps",
+            default=-1,
+            min=-1,
+            max=10_000,
+            optional=True,
+            tooltip="Last steps of the whole schedule that see everything, for example 1. -1 takes the "
+            "preset's.",
+        ),
+        io.Combo.Input(
+            "backend",
+            options=list(BACKENDS),
+            default=BACKENDS[0],
+            optional=True,
+            tooltip="What computes it. auto: flex on a GPU with Triton, else gather, which runs anywhere. "
+            "dense reference is slow and exact, to compare with at tiny sizes.",
+        ),
+        io.Int.Input(
+            "tile",
+            default=0,
+            min=0,
+            max=1024,
+            optional=True,
+            tooltip="Tokens that are looked at together, for example 64; 0 takes the backend's, or a part of "
+            "the frame.",
+        ),
+        io.Int.Input(
+            "min_tokens",
+            default=0,
+            min=0,
+            max=10_000_000,
+            optional=True,
+            tooltip="Shorter sequences run dense, for example 12000: there is little to gain. 0 for no limit.",
+        ),
+        io.Combo.Input(
+            "sink",
+            options=[AS_PRESET, *SINKS],
+            default=AS_PRESET,
+            optional=True,
+            tooltip="Frames that every token sees whole: first and last suits first-last-frame models. preset "
+            "is the first frame.",
+        ),
+        io.Boolean.Input(
+            "strict",
+            default=False,
+            optional=True,
+            tooltip="On: what cannot be treated (Camera, Animate, S2V, HuMo, ...) is an error. Off: it runs "
+            "dense, and the report says so.",
+        ),
+        io.Boolean.Input(
+            "probe",
+            default=False,
+            optional=True,
+            tooltip="On: computes every block both ways and proposes decay_factor and dense_layers in Tandem "
+            "Radial Calls. Slower than dense; for one test run.",
+        ),
+        io.String.Input(
+            "dense_window",
+            default="",
+            optional=True,
+            tooltip="What sees everything by noise instead of by steps: 0-25%, 95-100% of the schedule, or "
+            "sigma 1-0.9. Empty counts steps.",
+        ),
+    ]
+
+
 class TandemRadialAttention(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -89,69 +158,7 @@ class TandemRadialAttention(io.ComfyNode):
                 decay_input(),
                 layers_input(),
                 steps_input(),
-                io.Int.Input(
-                    "last_dense_timesteps",
-                    default=-1,
-                    min=-1,
-                    max=10_000,
-                    optional=True,
-                    tooltip="Last steps of the whole schedule that see everything, for example 1. -1 takes the "
-                    "preset's.",
-                ),
-                io.Combo.Input(
-                    "backend",
-                    options=list(BACKENDS),
-                    default=BACKENDS[0],
-                    optional=True,
-                    tooltip="What computes it. auto: flex on a GPU with Triton, else gather, which runs anywhere. "
-                    "dense reference is slow and exact, to compare with at tiny sizes.",
-                ),
-                io.Int.Input(
-                    "tile",
-                    default=0,
-                    min=0,
-                    max=1024,
-                    optional=True,
-                    tooltip="Tokens that are looked at together, for example 64; 0 takes the backend's, or a part of "
-                    "the frame.",
-                ),
-                io.Int.Input(
-                    "min_tokens",
-                    default=0,
-                    min=0,
-                    max=10_000_000,
-                    optional=True,
-                    tooltip="Shorter sequences run dense, for example 12000: there is little to gain. 0 for no limit.",
-                ),
-                io.Combo.Input(
-                    "sink",
-                    options=[AS_PRESET, *SINKS],
-                    default=AS_PRESET,
-                    optional=True,
-                    tooltip="Frames that every token sees whole: first and last suits first-last-frame models. preset "
-                    "is the first frame.",
-                ),
-                io.Boolean.Input(
-                    "strict",
-                    default=False,
-                    optional=True,
-                    tooltip="On: what cannot be treated (Camera, Animate, S2V, HuMo, ...) is an error. Off: it runs "
-                    "dense, and the report says so.",
-                ),
-                io.Boolean.Input(
-                    "probe",
-                    default=False,
-                    optional=True,
-                    tooltip="On: computes every block both ways and proposes decay_factor and dense_layers in Tandem "
-                    "Radial Calls. Slower than dense; for one test run.",
-                ),
-                io.String.Input(
-                    "dense_window",
-                    default="",
-                    optional=True,
-                    tooltip="What sees everything by noise instead of by steps: 0-25%, 95-100% of the schedule, or "
-                    "sigma 1-0.9. Empty counts steps.",
-                ),
+                *_later_inputs(),
             ],
             outputs=[
                 io.Model.Output(display_name="model"),

@@ -47,6 +47,21 @@ def sampled_clips(
 ) -> list[torch.Tensor]:
     """A (frames, 64, 64, 3) clip for each scene, from its first frame and what `words` says of it, with a LoRA or
     with any rows of a stack. One prompt for all; the clips have the seeds from `seed` on."""
+    graph = clips_graph(base, scenes, lora=lora, rows=rows, words=words, seed=seed)
+    return read_clips(base, client.run(graph)["outputs"], len(scenes))
+
+
+def clips_graph(
+    base: Path,
+    scenes: Sequence[Scene],
+    *,
+    lora: Lora | None = None,
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    words: Words = caption,
+    seed: int = 1,
+    frames: int = FRAMES,
+) -> dict[str, Any]:
+    """The graph of `sampled_clips`; the first frames are laid into the host's input folder."""
     stack = [lora.row()] if lora else rows
     images = first_frames(scenes, base / "input", f"scene_{seed}")
     graph = _models(stack)
@@ -54,9 +69,15 @@ def sampled_clips(
     folder = f"toy/{uuid.uuid4().hex}"
     models = [["models", 0], ["models", 1]] if stack else [["high", 0], ["low", 0]]
     for number, (scene, image) in enumerate(zip(scenes, images, strict=True)):
-        graph |= _clip(number, words(scene), image, seed + number, models, folder)
-    outputs = client.run(graph)["outputs"]
-    return [read_clip(base, outputs[f"save_{number}"]["images"]) for number in range(len(scenes))]
+        clip = _clip(number, words(scene), image, seed + number, models, folder)
+        clip[f"start_{number}"]["inputs"]["length"] = frames
+        graph |= clip
+    return graph
+
+
+def read_clips(base: Path, outputs: Mapping[str, Any], count: int) -> list[torch.Tensor]:
+    """The clips that such a graph has made, which are taken out of the output folder."""
+    return [read_clip(base, outputs[f"save_{number}"]["images"]) for number in range(count)]
 
 
 def _models(rows: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ..training.plans.changes import check_names, edited_plan
 from ..training.plans.estimate_report import estimate_report, fit_report
 from ..training.plans.plan import TrainingPlan
 from ..training.plans.presets import PRESET_NAMES
-from ..training.plans.summary import full_summary, settings_line
+from ..training.plans.summary import full_summary, plan_alone_summary
 from ..wan.errors import UserError
 from ..wan.families import FAMILIES
 from . import sockets
@@ -105,7 +105,7 @@ class TandemAutoParameters(io.ComfyNode):
             estimate=estimate_report(plan, dataset, network, machine),
         )
         node_text(cls.hidden.unique_id, summary)
-        plot = torch.from_numpy(plan_plot(plan, dataset.counts())).float()[None] / 255
+        plot = torch.from_numpy(plan_plot(plan, dataset)).float()[None] / 255
         return io.NodeOutput(plan, summary, plot, ui=ui.PreviewImage(plot, cls=cls))
 
 
@@ -143,7 +143,7 @@ class TandemEditPlan(io.ComfyNode):
     @classmethod
     def execute(cls, plan: TrainingPlan, changes: str = "{}") -> io.NodeOutput:
         edited = edited_plan(plan, _changes(changes))
-        summary = "\n".join([f"{edited.preset}: {settings_line(edited)}", *edited.notes])
+        summary = plan_alone_summary(edited)
         node_text(cls.hidden.unique_id, summary)
         return io.NodeOutput(edited, summary)
 

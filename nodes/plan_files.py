@@ -12,7 +12,7 @@ from ..training.plans.compare import compare_plans
 from ..training.plans.files import load_plan, plan_names, plan_path, save_plan
 from ..training.plans.plan import TrainingPlan
 from ..training.plans.reading import plan_json, read_plan
-from ..training.plans.summary import plan_summary, settings_line
+from ..training.plans.summary import plan_alone_summary, plan_summary, settings_line
 from ..wan.errors import UserError
 from . import sockets
 from .host.progress import node_text
@@ -126,7 +126,7 @@ class TandemLoadPlan(io.ComfyNode):
     ) -> io.NodeOutput:
         found = _given(name, plan)
         if dataset is None:
-            summary = "\n".join([f"{found.preset}: {settings_line(found)}", *found.notes])
+            summary = plan_alone_summary(found)
         else:
             summary = plan_summary(found, dataset)
         node_text(cls.hidden.unique_id, summary)

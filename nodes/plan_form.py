@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from comfy_api.latest import io
 
 from ..training.data.dataset import Counts, Dataset
@@ -11,7 +13,8 @@ from ..training.plans.changes import Values, edited_plan, length_changes, rank_c
 from ..training.plans.checks import ORDERS
 from ..training.plans.plan import TrainingPlan
 from ..training.plans.settings import EXPERTS
-from ..training.plans.summary import plan_summary, settings_line
+from ..training.plans.summary import plan_alone_summary, plan_summary
+from ..training.plans.trained import trained_counts
 from . import sockets
 from .host.progress import node_text
 
@@ -81,7 +84,8 @@ class TandemPlanForm(io.ComfyNode):
         swap_blocks: int = -1,
         offload_activations: str = KEEP,
     ) -> io.NodeOutput:
-        counts = None if dataset is None else dataset.counts()
+        held = plan.held_out if held_out < 0 else held_out
+        counts = dataset and trained_counts(replace(plan, held_out=held), dataset)
         changes = {
             **_length(plan, counts, steps, epochs, batch, accumulate),
             **_chosen(KEEP, {"optimizer.name": optimizer, "train": train, "order": order}),
@@ -97,7 +101,7 @@ class TandemPlanForm(io.ComfyNode):
         }
         edited = edited_plan(plan, changes)
         if dataset is None:
-            summary = "\n".join([f"{edited.preset}: {settings_line(edited)}", *edited.notes])
+            summary = plan_alone_summary(edited)
         else:
             summary = plan_summary(edited, dataset)
         node_text(cls.hidden.unique_id, summary)
@@ -200,8 +204,8 @@ def _later_inputs() -> list[io.Input]:
             options=[KEEP, *ORDERS],
             default=KEEP,
             optional=True,
-            tooltip="How two experts take turns. interleaved: some steps each. joint: a step each. sequential: one "
-            "after the other. For example interleaved.",
+            tooltip="How two experts take turns. interleaved: some steps each. joint: single steps, in the share of "
+            "the high-noise expert. sequential: one after the other. For example interleaved.",
         ),
         _kept_count(
             "held_out",

@@ -10,12 +10,13 @@ from ..training.expert_turns import role_at, spans
 from ..training.plans.budget import expert_budgets, looks, repeats_per_clip
 from ..training.plans.limits import GOOD_EPOCHS, MOST_EPOCHS, PER_IMAGE
 from ..training.plans.presets import EFFECT, IMAGE_STYLE
+from ..training.plans.trained import trained_counts
 from ..training.plots import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..training.data.dataset import Counts
+    from ..training.data.dataset import Counts, Dataset
     from ..training.plans.plan import TrainingPlan
     from ..wan.families import Role
 
@@ -25,10 +26,10 @@ MOST_TURNS = 1500
 
 
 def plan_plot(
-    plan: TrainingPlan, counts: Counts, *, size_px: tuple[int, int] = (900, 420)
+    plan: TrainingPlan, material: Counts | Dataset, *, size_px: tuple[int, int] = (900, 420)
 ) -> np.ndarray:
     """(height, width, 3) uint8. Above, the turns of the experts over the steps, with every checkpoint; below, how often
-    each clip is shown to each expert, and the range that is good where one is known.
+    each clip that is trained on is shown to each expert, and the range that is good where one is known.
     """
     # Imported late: it takes a third of a second, which would count as start-up time of the host.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -37,7 +38,7 @@ def plan_plot(
     figure = Figure(figsize=(size_px[0] / 100, size_px[1] / 100), dpi=100, layout="constrained")
     turns, shown = figure.subplots(2, 1, height_ratios=[3, 2])
     _draw_turns(turns, plan)
-    _draw_exposures(shown, plan, counts)
+    _draw_exposures(shown, plan, trained_counts(plan, material))
     # The object interface, not pyplot: nothing global, safe in any thread.
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

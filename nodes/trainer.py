@@ -9,10 +9,10 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..training.job import Job, checked_name
-from ..training.plans.summary import run_summary
+from ..training.plans.summary import plan_summary
 from ..training.plots import loss_plot
 from ..training.preview import can_preview
-from ..training.preview_files import PREVIEWS
+from ..training.preview_files import PREVIEWS, stored_previews_line
 from ..training.prompts import filled_prompts, require_fillable
 from ..training.watch import found_line, loss_line, stored_findings
 from . import sockets
@@ -137,9 +137,14 @@ class TandemTrainer(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, name: str | None = None, **_: object) -> int:
-        """A run that was stopped or failed is queued again, although nothing of its inputs has changed."""
-        return jobs.teller.unfinished_ends.get(name or "", 0)
+    def fingerprint_inputs(
+        cls, name: str | None = None, mode: str | None = "background", **_: object
+    ) -> int:
+        """A run that was stopped or failed is queued again, although nothing of its inputs has changed; in the
+        background the status also says how far the run is by now."""
+        if mode == "wait":
+            return jobs.teller.unfinished_ends.get(name or "", 0)
+        return jobs.teller.fingerprint(name or "")
 
     @classmethod
     def execute(
@@ -183,11 +188,9 @@ class TandemTrainer(io.ComfyNode):
         elif mode == "wait":
             job = jobs.wait_for(job, cls.hidden.unique_id, tell=False)
             headline = f"{name} is trained: {job.step} steps."
-        where = (
-            f"previews: {job.folder / PREVIEWS}"
-            if preview_every and can_preview(setup.plan)
-            else ""
-        )
+        where = stored_previews_line(job.folder)
+        if job.state != "done" and preview_every and can_preview(setup.plan):
+            where = f"previews: {job.folder / PREVIEWS}"
         verdict = verdict_on(job)
         # A node shows the first lines alone: what there is comes before what could be better.
         lines = [
@@ -196,7 +199,7 @@ class TandemTrainer(io.ComfyNode):
             loss_line(job.losses()),
             where,
             found_line(stored_findings(job.folder)),
-            run_summary(setup.plan, dataset),
+            plan_summary(setup.plan, dataset),
             *setup.notes,
         ]
         status = "\n".join(filter(None, lines))

@@ -45,15 +45,16 @@ def _rate_ratio(found: Outcomes, name: str) -> Verdict:
 def _from_the_bounds(found: Outcomes, on_noise: Mapping[str, float]) -> Verdict:
     recipe = "That ratio shows that motion needs the high-noise expert"
     noise = ", ".join(f"{name} {value:.2f}" for name, value in on_noise.items())
-    why = f"Gradients that are noise alone, with the presets' own rates and steps, end at {noise}: the bounds make it"
+    why = f"Gradients that are noise alone, with the presets' own rates and steps, end at {noise}"
     verdict = NOT if min(on_noise.values()) >= 3 else UNTOLD
+    why += ": the bounds make it" if verdict == NOT else ""
     if found.has(FOUR):
         why += f". On clips motion 4x ends at {told(found.of(FOUR, ratio('rate')))}"
     if found.has(EXCHANGED):
         ratios = found.of(EXCHANGED, ratio("rate"))
         why += (
-            f", and with the experts' bounds exchanged at {told(ratios)}, with a path error of "
-            f"{told(found.of(EXCHANGED, ERROR), '.1f')} px against {told(found.of(FOUR, ERROR), '.1f')}"
+            f", and with the experts' bounds exchanged at {told(ratios)}; path error in px "
+            f"{told(found.of(FOUR, ERROR), '.1f')}, and exchanged {told(found.of(EXCHANGED, ERROR), '.1f')}"
         )
         verdict = NOT if max(ratios) < 1 else UNTOLD
     return Verdict(recipe, verdict, f"{why}.")
@@ -81,13 +82,13 @@ def _teaches(found: Outcomes) -> Verdict:
     verdict = decided(found, all_or_none(taught), *PRESETS)
     shown = {name: found.of(name, effect("kind")) for name in (*PRESETS, GENTLE)}
     parts = [
-        f"{name} {told(found.of(name, ERROR), '.1f')} px, kind {told(kinds)}"
+        f"{name} {told(found.of(name, ERROR), '.1f')}, kind {told(kinds)}"
         for name, kinds in shown.items()
         if kinds
     ]
-    why = f"Path error {'; '.join(parts)}; without the LoRA {start:.1f} px, of which half is asked for"
+    why = f"Path error in px: {'; '.join(parts)}; without the LoRA {start:.1f}, of which half is asked for"
     if found.has("high leads loop"):
-        why += f"; AdamW with rates 4 to 1 {told(found.of('high leads loop', ERROR), '.1f')} px"
+        why += f"; AdamW with rates 4 to 1 {told(found.of('high leads loop', ERROR), '.1f')}"
     return Verdict(recipe, verdict, f"{why}.")
 
 

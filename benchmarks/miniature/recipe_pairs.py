@@ -57,7 +57,7 @@ def of_the_others(found: Outcomes) -> list[Verdict]:
             "8-bit AdamW with Kahan summation on bfloat16 does what AdamW on float32 does",
             "8-bit kahan loop",
             "equal loop",
-            beside=("without Kahan summation, on bfloat16", "bf16 alone loop"),
+            beside=("Without Kahan summation, on bfloat16", "bf16 alone loop"),
         ),
         _no_worse(
             found,
@@ -86,12 +86,12 @@ def _same(
     equal = abs(fmean(ours) / fmean(theirs) - 1) <= EQUAL
     verdict = HOLDS if how == "not apart" and equal else NOT if how == "above" else UNTOLD
     why = (
-        f"Path error {_errors(found, name)} px against {_errors(found, other)}; held-out {_shares(found, name)} "
+        f"Path error in px: {_errors(found, name)} against {_errors(found, other)}; held-out {_shares(found, name)} "
         f"against {_shares(found, other)}"
     )
     words, third = beside
     if found.has(third):
-        why += f". {words.capitalize()}: {_errors(found, third)} px, {_shares(found, third)}"
+        why += f". {words}: {_errors(found, third)} px, {_shares(found, third)}"
     return Verdict(recipe, verdict, f"{why}.")
 
 
@@ -100,7 +100,7 @@ def _no_worse(found: Outcomes, recipe: str, name: str, other: str) -> Verdict:
         return missing(recipe)
     worse = better(found, name, other, ERROR, less=True)
     why = (
-        f"Path error {_errors(found, name)} px against {_errors(found, other)} with alpha = rank; held-out "
+        f"Path error in px: {_errors(found, name)} against {_errors(found, other)} with alpha = rank; held-out "
         f"{_shares(found, name)} against {_shares(found, other)}"
     )
     return Verdict(recipe, worse, f"{why}.")
@@ -111,7 +111,7 @@ def _against(found: Outcomes, recipe: str, name: str, other: str) -> Verdict:
     if verdict == MISSING:
         return missing(recipe)
     why = (
-        f"Path error {_errors(found, name)} px against {_errors(found, other)}; held-out "
+        f"Path error in px: {_errors(found, name)} against {_errors(found, other)}; held-out "
         f"{_shares(found, name)} against {_shares(found, other)}; steps of the experts "
         f"{_split(found, name)} against {_split(found, other)}"
     )

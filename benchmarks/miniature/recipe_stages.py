@@ -55,15 +55,15 @@ def _stages(found: Outcomes) -> Verdict:
     }
     reached = [min(ways[epoch]) >= least for epoch, _, least in STAGES]
     told_ways = ", ".join(
-        f"{epoch}: {told(ways[epoch], '.0%')}, {told(errors, '.1f')} px"
+        f"{epoch}: {told(ways[epoch], '.0%')} and {told(errors, '.1f')}"
         for epoch, errors in errors_by_epoch(found).items()
     )
     bars = ", ".join(f"{least:.0%} for {name}" for _, name, least in STAGES)
     return Verdict(
         "Video effect: first signs at 5 epochs, visible at 10, strong at 15",
         decided(found, all_or_none(reached), EFFECT),
-        f"Share of the way to the best of the judged checkpoints, and path error, by epochs: {told_ways}; without the "
-        f"LoRA {start:.1f} px. Asked for: {bars} (our words in numbers).",
+        f"Share of the way to the best of the judged checkpoints, and path error in px, by epochs: {told_ways}; "
+        f"without the LoRA {start:.1f}. Asked for: {bars} (our words in numbers).",
     )
 
 
@@ -80,8 +80,8 @@ def _stop(found: Outcomes) -> Verdict:
     return Verdict(
         "Video effect: stop at 20 epochs, never above 50",
         verdict,
-        f"Path error {told(errors[20], '.1f')} px at 20 epochs, {told(errors[50], '.1f')} at 50; the held-out loss is "
-        f"lowest at epoch {told(best[HIGH], '.0f')} (high) and {told(best[LOW], '.0f')} (low).",
+        f"Path error in px: {told(errors[20], '.1f')} at 20 epochs, {told(errors[50], '.1f')} at 50; the held-out loss "
+        f"is lowest at epoch {told(best[HIGH], '.0f')} (high) and {told(best[LOW], '.0f')} (low).",
     )
 
 
@@ -148,13 +148,15 @@ def _per_image(found: Outcomes) -> Verdict:
     verdict = NOT if not enough or all(too_long) else UNTOLD if any(too_long) else HOLDS
     verdict = decided(found, verdict, STEADY, STYLE)
     parts = ", ".join(f"{count}: {told(values)}" for count, values in looks.items())
+    usual = found.without["effect"]["pictures"]["known"]
+    taken = ": the style takes them over" if fmean(kept[40]) < usual / 2 else ""
     lost = ", ".join(f"{count}: {told(values)}" for count, values in kept.items())
     return Verdict(
         recipe,
         verdict,
         f"Share of new pictures in the style by steps per image: {parts}. The held-out loss is lowest at "
         f"{told(best, '.0f')} steps per image. Known looks, asked for without the trigger, are right in {lost} "
-        f"({found.without['effect']['pictures']['known']:.2f} without the LoRA): the style takes them over.",
+        f"({usual:.2f} without the LoRA){taken}.",
     )
 
 

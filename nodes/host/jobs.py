@@ -13,7 +13,7 @@ from comfy.model_management import (
 )
 from server import PromptServer
 
-from ...training.events import ClipEncoded, Event, StateChanged, StepDone
+from ...training.events import CheckpointSaved, ClipEncoded, Event, StateChanged, StepDone
 from ...training.job import Job
 from ...training.listing import summary_of
 from ...training.runner import Run, Runner
@@ -44,20 +44,45 @@ class Teller:
         """How often a run of each name has ended without being done."""
         self.revision = 0
         """Counts what a result node would give differently: checkpoints and ends."""
+        self._news: dict[str, int] = {}
+        self._stands: dict[str, str] = {}
+        self._given: dict[str, int] = {}
+        self._awaited: dict[str, tuple[int, int]] = {}
+
+    def fingerprint(self, name: str) -> int:
+        """Differs when a trainer would say another thing of its run: it began, has a checkpoint more, was paused, is
+        over. A prompt that waited for the end has had it, so that nothing of it runs again while there is no more."""
+        news = self._news.get(name, 0)
+        awaited, given = self._awaited.get(name, (-1, 0))
+        self._given[name] = given if news == awaited else news
+        return self._given[name]
+
+    def awaited(self, name: str) -> None:
+        """A prompt has waited for the end of the run, and gives what follows from it."""
+        self._awaited[name] = (self._news.get(name, 0), self._given.get(name, 0))
 
     def __call__(self, run: Run, event: Event) -> None:
+        self._note(run.job.name, event)
         if isinstance(event, (StepDone, ClipEncoded)):
             if time.monotonic() - self._last < TELL_EVERY_S:
                 return
             self._last = time.monotonic()
         else:
             self.revision += 1
-        if isinstance(event, StateChanged) and event.state in ("stopped", "failed", "cut off"):
-            name = run.job.name
-            self.unfinished_ends[name] = self.unfinished_ends.get(name, 0) + 1
         server = getattr(PromptServer, "instance", None)
         if server is not None:
             server.send_sync(EVENT, asdict(summary_of(run, runner.runs())))
+
+    def _note(self, name: str, event: Event) -> None:
+        stands = self._stands.get(name)
+        if isinstance(event, StateChanged):
+            if event.state in ("stopped", "failed", "cut off"):
+                self.unfinished_ends[name] = self.unfinished_ends.get(name, 0) + 1
+            # It parks and goes on with every prompt.
+            stands = "on" if event.state in ("queued", "running", "parked", "stopping") else event.state
+        if stands != self._stands.get(name) or isinstance(event, CheckpointSaved):
+            self._stands[name] = stands or ""
+            self._news[name] = self._news.get(name, 0) + 1
 
 
 gate = HostGate()

@@ -11,10 +11,11 @@ from ...training.expert_trainer import ExpertTrainer, build_trainers
 from ...training.job import Identity, Job, checked_name, open_job
 from ...training.loop import End, train
 from ...training.monitors.effective_rank import effective_ranks
-from ...training.monitors.held_out import HeldOutLoss, Part, divided, pick_held_out
+from ...training.monitors.held_out import HeldOutLoss, Part, divided
 from ...training.monitors.monitor import monitor_of
 from ...training.pictures import save_pictures
 from ...training.plans.plan import TrainingPlan
+from ...training.plans.trained import held_out_places
 from ...training.preview import Preview
 from ...training.records import event_lines
 from ...training.runner import Work
@@ -91,10 +92,8 @@ def work_of(
 
 
 def _held_out_places(setup: Setup) -> tuple[int, ...]:
-    """The clips that are not trained on: none of those for regularisation, which nobody wants learnt."""
-    teaching = [i for i, clip in enumerate(setup.dataset.clips) if not clip.regularisation]
-    files = [setup.dataset.clips[i].digest for i in teaching]
-    return tuple(teaching[i] for i in pick_held_out(files, setup.plan.held_out, setup.plan.seed))
+    """The clips that are not trained on."""
+    return held_out_places(setup.plan, setup.dataset)
 
 
 def _taught_places(setup: Setup, held: Collection[int]) -> list[int]:

@@ -70,7 +70,7 @@ def check_setup(
     clip_vision: ClipVisionModel | None = None,
 ) -> Setup:
     """Everything that can be wrong before a step is made, with an error for each."""
-    require_allowed(plan, dataset.counts())
+    require_allowed(plan, dataset)
     # Who asks for one of two experts says by it that there are two.
     family = A14B if plan.family == AUTO and plan.train != "both" else plan.family
     models = models_by_role(family, model_high, model_low)

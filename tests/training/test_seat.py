@@ -301,3 +301,13 @@ def test_the_models_are_given_back_before_the_last_checkpoint_is_written(toys, e
     assert ended == end
     outs = [entry for entry in log if isinstance(entry, tuple) and entry[0] == "out"]
     assert log[-3:] == [outs[-1], "leave", ("save", 4 if end == "done" else 2)]
+
+
+def test_what_brings_another_network_waits_with_everything_given_back(toys):
+    """A preview is decoded between two pieces of work, and a prompt may begin just then."""
+    log = []
+    experts, trainers = two_experts(toys, log)
+    with Seat(trainers, Waits(log, [1]), "free") as seat:
+        seat.work(experts[HIGH], lambda: log.append(HIGH))
+        seat.aside(lambda: log.append("decoded"))
+    assert log == [IN, HIGH, OUT, *moves("cpu"), *FREED, "wait", "decoded"]

@@ -8,6 +8,7 @@ from ..data.dataset import Counts, DatasetSettings
 from ..expert_turns import expert_steps
 from ..plans.limits import findings_text, plan_findings
 from ..plans.material import at_samples, number_of
+from ..plans.trained import trained_counts
 from .plans import Import
 
 MANY = 40
@@ -47,9 +48,10 @@ def _reading(found: Import, counts: Counts | None) -> list[str]:
     plan = found.plan
     iterations = plan.steps * plan.accumulate
     text = f"{plan.steps:,} steps are {iterations:,} iterations at batch {plan.batch}, accumulate {plan.accumulate}"
-    if counts and counts.shown:
+    trained = trained_counts(plan, counts) if counts else None
+    if trained and trained.shown:
         text += (
-            f": {iterations * plan.batch / counts.shown:,.1f} epochs of {counts.shown:g} samples"
+            f": {iterations * plan.batch / trained.shown:,.1f} epochs of {trained.shown:g} samples"
         )
     if found.epochs is not None:
         text += f"; the config says {found.epochs:g} epochs a run"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol
 
@@ -51,7 +52,8 @@ def pick_held_out(files: Sequence[Hashable], count: int, seed: int) -> tuple[int
             f"Set held_out to {advised_held_out(len(files))} on the plan.",
         )
     order = torch.randperm(len(files), generator=generator_for(seed, "held out")).tolist()
-    order.sort(key=lambda place: files.count(files[place]) > 1)
+    parts = Counter(files)
+    order.sort(key=lambda place: parts[files[place]] > 1)
     return tuple(sorted(order[:count]))
 
 

@@ -13,6 +13,7 @@ from ..layer_settings import layer_settings
 from .estimate_memory import FLOAT32, lora_params, number_bytes, remembered_bytes
 from .network_sizes import IMAGE_WIDTH, PATCH, NetworkSize
 from .plan import TrainingPlan
+from .trained import trained_dataset
 
 ATTENTION_BACKWARD = 2.5
 """Operations of a fused attention's backward pass over those of its forward pass: four products, and the scores
@@ -79,6 +80,7 @@ class DiskBytes:
     checkpoints: float
     """LoRA files of all checkpoints, and the newest ones' states to resume from."""
     num_checkpoints: int
+    """At most: the best of each expert may be one that is kept anyway."""
 
     @property
     def total(self) -> float:
@@ -86,8 +88,8 @@ class DiskBytes:
 
 
 def disk_bytes(network: NetworkSize, plan: TrainingPlan, dataset: Dataset) -> DiskBytes:
-    """The cache for all clips in all their views, and every checkpoint of the run."""
-    num = math.ceil(plan.steps / plan.save_every)
+    """The cache for all clips in all their views, and the checkpoints that the run keeps."""
+    num = _kept_checkpoints(plan)
     params = sum(lora_params(network, plan, role) for role in plan.roles())
     number, average = number_bytes(plan), FLOAT32 if plan.optimizer.ema else 0
     # While a checkpoint is written the two before it still have their states.
@@ -101,7 +103,9 @@ def disk_bytes(network: NetworkSize, plan: TrainingPlan, dataset: Dataset) -> Di
 
 
 def run_flops(network: NetworkSize, plan: TrainingPlan, dataset: Dataset) -> float:
-    """Of the whole run: every sample by its own size, as often as it is shown."""
+    """Of the whole run: every sample by its own size, as often as it is shown. Losses on clips that are held out are
+    not counted."""
+    dataset = trained_dataset(plan, dataset)
     counts = dataset.counts()
     if not counts.shown:
         return 0.0
@@ -119,6 +123,17 @@ def run_flops(network: NetworkSize, plan: TrainingPlan, dataset: Dataset) -> flo
 def largest_clip(network: NetworkSize, sizes: Iterable[ClipSize]) -> ClipSize:
     """The size with the most tokens, which decides the memory."""
     return max(sizes, key=network.tokens)
+
+
+def _kept_checkpoints(plan: TrainingPlan) -> int:
+    """Of those that are saved: with pruning the last, those at multiples, the best of each expert, and a new one."""
+    saved = sorted({*range(plan.save_every, plan.steps, plan.save_every), plan.steps})
+    last, every = plan.prune.last, plan.prune.every
+    if not (last or every):
+        return len(saved)
+    kept = set(saved[-max(last, KEPT_STATES) :])
+    kept |= {step for step in saved if every and step % every == 0}
+    return min(len(saved), len(kept) + len(plan.roles()) + 1)
 
 
 def _lora_flops(network: NetworkSize, plan: TrainingPlan, tokens: int) -> dict[str, float]:

@@ -280,7 +280,11 @@ def _main_memory(load: Load, machine: Machine) -> list[str]:
 
 
 def _disk_verdict(needed: float, machine: Machine) -> str:
-    return "fits" if needed <= machine.disk_free else "does not fit; raise save_every, or make room"
+    return (
+        "fits"
+        if needed <= machine.disk_free
+        else "does not fit; raise save_every, prune checkpoints, or make room"
+    )
 
 
 def _time(flops: float, machine: Machine) -> str:

@@ -11,14 +11,15 @@ from .settings import ExpertSettings
 
 def extras(plan: TrainingPlan) -> list[str]:
     """A few words for each value that is not as it usually is."""
-    return [*_order(plan), *_noise(plan), *_lora(plan), *_memory(plan), *_kept(plan)]
+    held = [f"{number_of(plan.held_out, 'clip')} held out"] if plan.held_out else []
+    return [*held, *_order(plan), *_noise(plan), *_lora(plan), *_memory(plan), *_kept(plan)]
 
 
 def _order(plan: TrainingPlan) -> Iterator[str]:
     if len(plan.roles()) < 2:
         return
     if plan.order == "joint":
-        yield "both experts in turns of a step"
+        yield "both experts in single steps, in the share of the high-noise expert"
     if plan.order == "sequential":
         total = sum(phase.steps for phase in plan.phases)
         phases = (f"{p.train} {p.steps * plan.steps / total:.0f}" for p in plan.phases)
@@ -45,7 +46,9 @@ def _lora(plan: TrainingPlan) -> Iterator[str]:
     if plan.patterns:
         yield f"{number_of(len(plan.patterns), 'pattern')} with settings of their own"
     if plan.alpha_phases.alphas:
-        yield f"alpha {' -> '.join(f'{a:g}' for a in plan.alpha_phases.alphas)} in phases"
+        alphas = " -> ".join(f"{alpha:g}" for alpha in plan.alpha_phases.alphas)
+        where = " where alpha_phases.targets fit" if plan.alpha_phases.targets else ""
+        yield f"alpha {alphas} in phases{where}"
 
 
 def _own(settings: ExpertSettings) -> str:

@@ -13,15 +13,19 @@ from .budget import (
     repeats_per_clip,
     steps_for_epochs,
 )
+from .finding import LEVELS, PlanFinding, outside
 from .material import Material, at_samples, material_of, number_of
 from .plan import TrainingPlan
 from .presets import EFFECT, IMAGE_STYLE, LENGTH, MOTION
-from .setting_limits import PlanFinding, outside, setting_findings
+from .rate_limits import destroying_rates
+from .setting_limits import setting_findings
 
 __all__ = [
     "PlanFinding",
     "dataset_findings",
+    "findings_of",
     "findings_text",
+    "plan_alone_findings",
     "plan_findings",
     "require_allowed",
 ]
@@ -43,8 +47,7 @@ STEPS: dict[str, tuple[int, int]] = {
 }
 CHARACTER_CLIPS = (10, 20)
 WORDS = {"refusal": "Refused", "warning": "Warning", "note": "Note"}
-"""How each level is told, the gravest first."""
-ORDER = tuple(WORDS)
+"""How each level is told."""
 
 Check = Callable[[TrainingPlan, Material], Iterator[PlanFinding]]
 
@@ -52,22 +55,35 @@ Check = Callable[[TrainingPlan, Material], Iterator[PlanFinding]]
 def plan_findings(plan: TrainingPlan, counts: Counts) -> tuple[PlanFinding, ...]:
     """Everything to know about this plan on so many clips, the gravest first. Of what it finds only refusals stop
     a run; a preset's own plan has none, and warnings only about the dataset."""
-    return _found(plan, material_of(counts))
+    return _found(plan, material_of(counts, plan), _CHECKS)
 
 
 def dataset_findings(plan: TrainingPlan, dataset: Dataset) -> tuple[PlanFinding, ...]:
     """The same, with what only the clips themselves can tell."""
-    return _found(plan, material_of(dataset))
+    return _found(plan, material_of(dataset, plan), _CHECKS)
 
 
-def _found(plan: TrainingPlan, material: Material) -> tuple[PlanFinding, ...]:
-    found = [finding for check in _CHECKS for finding in check(plan, material)]
-    return tuple(sorted(found, key=lambda finding: ORDER.index(finding.level)))
+def plan_alone_findings(plan: TrainingPlan) -> tuple[PlanFinding, ...]:
+    """What can be said of a plan without knowing the clips."""
+    return _found(plan, material_of(Counts(0, 0.0, 0.0), plan), (_destroying, _settings, _saving))
 
 
-def require_allowed(plan: TrainingPlan, counts: Counts) -> None:
+def _found(
+    plan: TrainingPlan, material: Material, checks: tuple[Check, ...]
+) -> tuple[PlanFinding, ...]:
+    found = [finding for check in checks for finding in check(plan, material)]
+    return tuple(sorted(found, key=lambda finding: LEVELS.index(finding.level)))
+
+
+def findings_of(plan: TrainingPlan, shown: Counts | Dataset) -> tuple[PlanFinding, ...]:
+    """Everything to know about this plan on a dataset, or on as much as is known of one."""
+    of_dataset = isinstance(shown, Dataset)
+    return dataset_findings(plan, shown) if of_dataset else plan_findings(plan, shown)
+
+
+def require_allowed(plan: TrainingPlan, shown: Counts | Dataset) -> None:
     """Raises `UserError` for the first refusal."""
-    for finding in plan_findings(plan, counts):
+    for finding in findings_of(plan, shown):
         if finding.level == "refusal":
             came, _, can_be = finding.text.partition(". ")
             raise UserError(f"{came}.", can_be, finding.fix)
@@ -234,14 +250,20 @@ def _few_clips(plan: TrainingPlan, material: Material) -> Iterator[PlanFinding]:
         yield PlanFinding(
             "warning",
             f"{shown} {'is' if count == 1 else 'are'} few. 8-15 work if very alike, 10-20 are better.",
-            "Add images." if plan.preset == IMAGE_STYLE else "Add clips.",
+            _more("images" if plan.preset == IMAGE_STYLE else "clips", material),
         )
     elif plan.preset == "character" and outside(count, CHARACTER_CLIPS):
         yield PlanFinding(
             "warning",
             f"{shown} for a character. 10-20 images or clips are usual.",
-            "Add some." if count < CHARACTER_CLIPS[0] else "Keep the best 20.",
+            _more("some", material) if count < CHARACTER_CLIPS[0] else "Keep the best 20.",
         )
+
+
+def _more(what: str, material: Material) -> str:
+    """More to train on: where some are held out, those could be trained on too."""
+    held = f", or hold out fewer than {material.held_out}" if material.held_out else ""
+    return f"Add {what}{held}."
 
 
 def _saving(plan: TrainingPlan, material: Material) -> Iterator[PlanFinding]:
@@ -266,7 +288,12 @@ def _pictures_only(plan: TrainingPlan, material: Material) -> Iterator[PlanFindi
 
 
 def _settings(plan: TrainingPlan, material: Material) -> Iterator[PlanFinding]:
-    yield from setting_findings(plan, material.counts)
+    yield from setting_findings(plan, material)
+
+
+def _destroying(plan: TrainingPlan, material: Material) -> Iterator[PlanFinding]:
+    del material
+    yield from destroying_rates(plan)
 
 
 def _steps_at(steps: int, plan: TrainingPlan) -> str:
@@ -289,6 +316,7 @@ def _number(value: float) -> str:
 _CHECKS: tuple[Check, ...] = (
     # What makes a run useless stands before what makes it worse.
     _too_long,
+    _destroying,
     _pictures_only,
     _many_epochs,
     _effect_epochs,

@@ -9,14 +9,23 @@ from ..data.dataset import Counts, Dataset
 from .budget import epochs_of, repeats_per_clip
 from .plan import TrainingPlan
 from .presets import IMAGE_STYLE
+from .trained import trained_counts, trained_dataset
 
 
 @dataclass(frozen=True)
 class Material:
-    """A dataset as far as a plan asks for it. Made from counts alone it knows neither pictures nor single repeats."""
+    """What a plan trains on of a dataset. Made from counts alone it knows neither pictures nor single repeats."""
 
     counts: Counts
+    whole: Counts
+    """With the clips that are held out."""
     dataset: Dataset | None = None
+    """Without the clips that are held out."""
+
+    @property
+    def held_out(self) -> int:
+        """Clips that teach and are held out."""
+        return self.whole.clips - self.counts.clips
 
     def shown(self, preset: str) -> str:
         """`6 clips and 1 picture`: what teaches."""
@@ -77,11 +86,12 @@ class Material:
         return list(shown.values())
 
 
-def material_of(found: Counts | Dataset) -> Material:
-    """Of a dataset, or of what is known without one."""
+def material_of(found: Counts | Dataset, plan: TrainingPlan) -> Material:
+    """What the plan trains on of a dataset, or of what is known without one."""
     if isinstance(found, Dataset):
-        return Material(found.counts(), found)
-    return Material(found)
+        trained = trained_dataset(plan, found)
+        return Material(trained.counts(), found.counts(), trained)
+    return Material(trained_counts(plan, found), found)
 
 
 def number_of(count: float, noun: str) -> str:

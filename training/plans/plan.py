@@ -49,7 +49,8 @@ class TrainingPlan:
     batch: int = 1
     accumulate: int = 1
     order: str = "interleaved"
-    """How two experts take turns: interleaved (`swap_every` steps each), joint (a step each), sequential (`phases`)."""
+    """How two experts take turns: interleaved (`swap_every` steps each), joint (single
+    steps, in the share of the high-noise expert), sequential (`phases`)."""
     swap_every: int = 10
     """Optimizer steps before the other expert takes its turn."""
     high_share: float | None = None

@@ -89,7 +89,7 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseSettings:
-    """A part of a sequential run: one expert alone, or both in turns of a step each."""
+    """A part of a sequential run: one expert alone, or both in single steps, in the share of the high-noise expert."""
 
     train: str = "joint"
     steps: int = 1
@@ -118,7 +118,7 @@ class LossSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AlphaPhases:
-    """An alpha that rises phase by phase. An expert leaves a phase when its least share of the expert's steps is over,
+    """An alpha that moves phase by phase. An expert leaves a phase when its least share of the expert's steps is over,
     its gradients are stable and its loss improves no more."""
 
     alphas: tuple[float, ...] = ()

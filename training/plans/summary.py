@@ -1,4 +1,4 @@
-"""A plan in words: the verdict first, then what will happen, and why."""
+"""A plan in words: the verdict first, then what will happen, what is unwise in it, and why."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ from ..data.dataset import Counts, Dataset
 from .budget import epochs_of, expert_budgets, looks
 from .estimate_report import LACKS
 from .extras import extras
-from .limits import PlanFinding, dataset_findings, findings_text, plan_findings
-from .material import material_of, number_of
+from .finding import LEVELS, PlanFinding
+from .limits import findings_of, findings_text, plan_alone_findings
+from .material import Material, material_of, number_of
 from .plan import TrainingPlan
 from .presets import IMAGE_STYLE
 from .reasons import plan_reasons
 
 
 def plan_summary(plan: TrainingPlan, shown: Counts | Dataset) -> str:
-    """What is refused or unwise, what will happen, and what else to know, in a few lines."""
+    """What is refused, what will happen, what is unwise, and what else to know, in a few lines: no more than the first
+    of them may be seen."""
     return "\n".join(said_and_budget(plan, shown, plan.notes))
 
 
-def run_summary(plan: TrainingPlan, shown: Counts | Dataset) -> str:
-    """The same of a run that has begun: what it does first, what is unwise behind it."""
-    grave, slight = _findings(plan, shown)
-    return "\n".join([*budget_lines(plan, shown), *grave, *plan.notes, *slight])
+def plan_alone_summary(plan: TrainingPlan) -> str:
+    """The same where no dataset is known: the settings stand for the budget."""
+    found = plan_alone_findings(plan)
+    line = f"{plan.preset}: {_named_warnings(found)}{settings_line(plan)}"
+    return "\n".join(_ordered(found, [line], plan.notes))
 
 
 def said_and_budget(
     plan: TrainingPlan, shown: Counts | Dataset, notes: Sequence[str] = ()
 ) -> list[str]:
-    """Refusals and warnings, the budget, and what else to know."""
-    grave, slight = _findings(plan, shown)
-    return [*grave, *budget_lines(plan, shown), *notes, *slight]
+    """Refusals, the budget, whose first line names the number of warnings, then those and what else to know."""
+    found = findings_of(plan, shown)
+    return _ordered(found, budget_lines(plan, shown, _named_warnings(found)), notes)
 
 
 def full_summary(
@@ -43,10 +46,11 @@ def full_summary(
 ) -> str:
     """The same after a verdict, with the reason for each value. `fit` says whether the run fits on a machine, a line
     for the verdict and one for each remedy; `estimate` is what it takes there."""
+    found = findings_of(plan, dataset)
+    budget = [*fit[1:], *budget_lines(plan, dataset)]
     lines = [
-        _verdict(dataset_findings(plan, dataset), fit[:1]),
-        *fit[1:],
-        *said_and_budget(plan, dataset, plan.notes),
+        _verdict(found, fit[:1]),
+        *_ordered(found, budget, plan.notes),
         *estimate,
         "Why:",
         *(f"  {reason.text()}" for reason in plan_reasons(plan, dataset.counts())),
@@ -54,30 +58,41 @@ def full_summary(
     return "\n".join(lines)
 
 
+def _ordered(
+    found: Sequence[PlanFinding], budget: Sequence[str], notes: Sequence[str]
+) -> list[str]:
+    """Refusals, the budget, warnings, the plan's own notes, and those on it."""
+    refused, unwise, slight = (
+        findings_text(tuple(f for f in found if f.level == level)) for level in LEVELS
+    )
+    return [*refused, *budget, *unwise, *notes, *slight]
+
+
 def _verdict(findings: Sequence[PlanFinding], fit: Sequence[str]) -> str:
-    levels = [finding.level for finding in findings]
-    parts = [*fit, "refused, the trainer does not start"] if "refusal" in levels else [*fit]
-    warnings = levels.count("warning")
+    refused = any(finding.level == "refusal" for finding in findings)
+    parts = [*fit, "refused, the trainer does not start"] if refused else [*fit]
+    warnings = _num_warnings(findings)
     parts += [number_of(warnings, "warning")] if warnings else []
-    if not levels.count("refusal") + warnings and not "".join(fit).startswith(LACKS):
+    if not refused and not warnings and not "".join(fit).startswith(LACKS):
         parts.append("nothing to object")
     return f"Verdict: {'; '.join(parts)}."
 
 
-def _findings(plan: TrainingPlan, shown: Counts | Dataset) -> tuple[list[str], list[str]]:
-    """Refusals and warnings, and the notes."""
-    of_dataset = isinstance(shown, Dataset)
-    found = dataset_findings(plan, shown) if of_dataset else plan_findings(plan, shown)
-    grave = tuple(finding for finding in found if finding.level != "note")
-    return findings_text(grave), findings_text(found[len(grave) :])
+def _named_warnings(findings: Sequence[PlanFinding]) -> str:
+    warnings = _num_warnings(findings)
+    return f"{number_of(warnings, 'warning')} below; " if warnings else ""
 
 
-def budget_lines(plan: TrainingPlan, shown: Counts | Dataset) -> list[str]:
-    """Steps, iterations, epochs and exposures of the run and of each expert."""
-    material = material_of(shown)
+def _num_warnings(findings: Sequence[PlanFinding]) -> int:
+    return sum(finding.level == "warning" for finding in findings)
+
+
+def budget_lines(plan: TrainingPlan, shown: Counts | Dataset, warnings: str = "") -> list[str]:
+    """Steps, iterations, epochs and exposures of the run and of each expert; `warnings` stands before the steps."""
+    material = material_of(shown, plan)
     counts, each = material.counts, f"each {material.one()} shown"
     lines = [
-        f"{plan.preset} for {_shown(plan, shown)}: {number_of(plan.steps, 'step')} "
+        f"{plan.preset} for {_shown(plan, material)}: {warnings}{number_of(plan.steps, 'step')} "
         f"({plan.steps * plan.accumulate} iterations at batch {plan.batch}, accumulate {plan.accumulate}; "
         f"{epochs_of(plan, counts):.1f} epochs, {each} {material.times(plan)})",
         *(
@@ -100,12 +115,18 @@ def settings_line(plan: TrainingPlan) -> str:
 
 def _settings(plan: TrainingPlan) -> str:
     parts = [
-        f"rank {plan.lora.rank}, alpha {plan.lora.alpha:g}, {plan.optimizer.name}, shift {plan.shift:g}, boundary "
+        f"rank {plan.lora.rank}{_alpha(plan)}, {plan.optimizer.name}, shift {plan.shift:g}, boundary "
         f"{plan.boundary:g}",
         *extras(plan),
         f"a checkpoint every {number_of(plan.save_every, 'step')}",
     ]
     return "; ".join(parts)
+
+
+def _alpha(plan: TrainingPlan) -> str:
+    """Nothing where every layer's alpha moves: the phases are told among the extras."""
+    moved = plan.alpha_phases
+    return "" if moved.alphas and not moved.targets else f", alpha {plan.lora.alpha:g}"
 
 
 def _variety(plan: TrainingPlan, views: list[str]) -> list[str]:
@@ -114,9 +135,10 @@ def _variety(plan: TrainingPlan, views: list[str]) -> list[str]:
     return views + (left_out if dropped else [])
 
 
-def _shown(plan: TrainingPlan, shown: Counts | Dataset) -> str:
-    material = material_of(shown)
+def _shown(plan: TrainingPlan, material: Material) -> str:
     counts, words = material.counts, material.shown(plan.preset)
+    if material.held_out:
+        words += f" ({material.held_out} held out)"
     if counts.shown != counts.clips:
         words += f", {number_of(counts.shown, 'sample')} an epoch"
     if counts.regularisation:

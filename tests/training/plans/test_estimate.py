@@ -3,12 +3,14 @@
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
+from tandem_wan.training.checkpoints import KEPT_STATES, STATE_FILE, CheckpointStore
 from tandem_wan.training.data.dataset import Clip, Dataset
 from tandem_wan.training.layer_settings import layer_settings
 from tandem_wan.training.plans.budget import make_plan
@@ -32,7 +34,7 @@ from tandem_wan.training.plans.estimate_report import (
 from tandem_wan.training.plans.network_sizes import WAN_14B, WAN_14B_FP8, wan_size
 from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.plans.presets import PRESETS
-from tandem_wan.training.plans.settings import LoraSettings
+from tandem_wan.training.plans.settings import LoraSettings, PruneSettings
 from tandem_wan.wan.lora.adapters import new_adapters
 from tandem_wan.wan.lora.files import adapter_tensors
 from tandem_wan.wan.miniature.layouts import TransformerSize, transformer_layout
@@ -176,6 +178,34 @@ def test_the_last_step_is_saved_too(steps, every, number):
     assert disk_bytes(wan_size("small", SMALL), plan, data).num_checkpoints == number
 
 
+@pytest.mark.parametrize(
+    ("prune", "most"),
+    [(PruneSettings(), 25), (PruneSettings(last=1), 5), (PruneSettings(last=4, every=500), 11)],
+)
+def test_pruned_checkpoints_take_no_room(tmp_path, prune, most):
+    """Against folders that are saved and pruned, while the best of each expert wanders."""
+    store, pick, seen = CheckpointStore(tmp_path, "run"), Random(1), []
+    for step in range(100, 2600, 100):
+        (tmp_path / f"step_{step:06d}").mkdir()
+        for number, kept in enumerate(reversed(store.steps())):
+            state = tmp_path / f"step_{kept:06d}" / STATE_FILE
+            state.touch() if number < KEPT_STATES else state.unlink(missing_ok=True)
+        seen.append(len(store.steps()))
+        store.prune(prune, pick.choices(store.steps(), k=2))
+    plan = replace(TWO, steps=2500, save_every=100, prune=prune)
+    data = dataset(1, ClipSize(64, 64, 5))
+    assert disk_bytes(wan_size("small", SMALL), plan, data).num_checkpoints == most
+    assert most - 2 <= max(seen) <= most
+
+
+def test_pinned_memory_is_taken_in_powers_of_two():
+    """335 MB of 14B's block inputs at 81 frames of 832 x 480 take 512 MiB each: PyTorch's own allocator does so."""
+    network, plan = WAN_14B, replace(TWO, offload_activations=True)
+    tokens = network.tokens(ClipSize(832, 480, 81))
+    assert offloaded_bytes(network, plan, tokens) == 40 * tokens * 5120 * 2
+    assert offloaded_bytes(network, plan, tokens, pinned=True) == 40 * 2**29
+
+
 def test_a_run_is_counted_sample_by_sample():
     """Two sizes and repeats, against adding up every sample that is shown."""
     network = wan_size("small", SMALL)
@@ -284,7 +314,7 @@ def test_a_processor_counts_both_experts_as_main_memory():
 
 def test_a_full_disk_is_seen_before_the_run():
     text = report("motion 4x", ClipSize(832, 480, 81), replace(CARD, disk_free=1 * GIB))
-    assert "does not fit; raise save_every, or make room" in text
+    assert "does not fit; raise save_every, prune checkpoints, or make room" in text
     assert text.startswith("does not fit on a card (too little disk space)")
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tandem_wan.training.data.dataset import Clip, Counts, Dataset
 from tandem_wan.training.plans.budget import epochs_of, make_plan, plan_for, steps_for_epochs
 from tandem_wan.training.plans.changes import edited_plan
+from tandem_wan.training.plans.layer_limits import RANKS
 from tandem_wan.training.plans.limits import (
     CHARACTER_CLIPS,
     FEW_CLIPS,
@@ -25,7 +26,7 @@ from tandem_wan.training.plans.limits import (
 )
 from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.plans.presets import PRESETS
-from tandem_wan.training.plans.setting_limits import RANKS, RATE_RATIO, RATES
+from tandem_wan.training.plans.rate_limits import RATE_RATIO, RATES
 from tandem_wan.training.plans.summary import plan_summary
 from tandem_wan.wan.errors import UserError
 from tandem_wan.wan.shapes import ClipSize

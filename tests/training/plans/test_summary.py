@@ -90,7 +90,7 @@ def test_repeats_that_differ_are_told_with_their_range_as_the_loop_shows_them():
 def test_the_mean_lies_in_the_range(repeats):
     data = dataset(*(clip(n, repeats=repeat) for n, repeat in enumerate(repeats)))
     plan = make_plan(data, "video effect")
-    text = material_of(data).times(plan)
+    text = material_of(data, plan).times(plan)
     mean = epochs_of(plan, data.counts()) * sum(repeats) / len(repeats)
     assert f"{mean:.1f} times" in text
     assert text.startswith("on average") == (max(repeats) - min(repeats) >= 1e-6)

@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN := $(PYTHON) dev/environment.py run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo host test quick check fmt bench proof loras recipes browser clean
+.PHONY: help demo host test quick check fmt bench proof loras recipes radial browser clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1	/' | expand -t 16
@@ -42,6 +42,9 @@ loras: ## train those LoRAs again (25 minutes)
 
 recipes: ## try the received recipes on the miniature and write docs/recipes.md (70 minutes; goes on where it was)
 	$(RUN) benchmarks miniature.recipes
+
+radial: ## radial attention on the miniature, and docs/radial.md (20 minutes; goes on where it was)
+	$(RUN) benchmarks miniature.radial
 
 browser: ## install a Chromium for the browser tests
 	$(PYTHON) dev/environment.py browser

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..training.alpha_phases import alpha_line
 from ..training.job import Job
+from ..training.records import event_lines
 from ..training.watch import loss_line, stored_findings
 from ..wan.errors import UserError
 from ..wan.lora.files import read_metadata, tandem_metadata
@@ -86,9 +88,10 @@ class TandemJobResult(io.ComfyNode):
         if unfinished == "wait":
             job = jobs.wait_for(job, cls.hidden.unique_id)
         elif job.state != "done" and (unfinished == "block" or not job.store.steps()):
-            progress = f"{job.name} is {job.state}, step {job.step} of {job.plan.steps}"
-            node_text(cls.hidden.unique_id, progress)
-            nothing = ExecutionBlocker(_nothing_yet(progress, unfinished))
+            why = _nothing_yet(_progress(job), unfinished)
+            node_text(cls.hidden.unique_id, why)
+            # Who asked for block expects it: this node says why, and no other complains.
+            nothing = ExecutionBlocker(None if unfinished == "block" else why)
             return io.NodeOutput(*[nothing] * len(cls.define_schema().outputs))
         node_id = cls.hidden.unique_id
         steps, verdict = hand_out(
@@ -149,6 +152,10 @@ class TandemJobControl(io.ComfyNode):
         return io.NodeOutput(status)
 
 
+def _progress(job: Job) -> str:
+    return f"{job.name} is {job.state}, step {job.step:,} of {job.plan.steps:,}"
+
+
 def _nothing_yet(progress: str, unfinished: str) -> str:
     if unfinished == "block":
         return f"{progress}; unfinished is block, so nothing comes out yet. Queue this again later."
@@ -204,6 +211,9 @@ def _report(
     else:
         each = [f"{step} ({role.replace('_', ' ')})" for role, step in steps.items()]
         headline = f"steps {' and '.join(each)} of {job.plan.steps}"
+    # A run that is on, or was stopped: what is handed out is not its end.
+    stands = "" if job.state == "done" else _progress(job)
+    alpha = alpha_line(job.plan, event_lines(job.folder), steps)
     if verdict is not None:
         said = verdict.text()
     elif checkpoint == "best":
@@ -213,7 +223,7 @@ def _report(
     there = f"checkpoints: {', '.join(map(str, job.store.steps()))}"
     found = [f"found: {text}" for text in stored_findings(job.folder)]
     return [
-        *filter(None, [headline, said, loss_line(job.losses())]),
+        *filter(None, [headline, stands, said, alpha, loss_line(job.losses())]),
         *files.values(),
         there,
         *found,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,12 +9,12 @@ from comfy_api.latest import io, ui
 
 from ..training.data.dataset import Dataset
 from ..training.plans.budget import make_plan, require_one_length
-from ..training.plans.changes import check_names, edited_plan
+from ..training.plans.changes import check_changes, edited_plan
 from ..training.plans.estimate_report import estimate_report, fit_report
+from ..training.plans.json_text import json_object
 from ..training.plans.plan import TrainingPlan
 from ..training.plans.presets import PRESET_NAMES
 from ..training.plans.summary import full_summary, plan_alone_summary
-from ..wan.errors import UserError
 from ..wan.families import FAMILIES
 from . import sockets
 from .host.machine import measured_for
@@ -35,8 +34,8 @@ class TandemAutoParameters(io.ComfyNode):
             category="Tandem/training",
             description="Steps, rates, rank and checkpoints for this dataset and purpose, with each expert's share of "
             "the work. Motion is led by the high-noise expert, character and style by the low-noise one. The summary "
-            "says first whether the run fits on this machine and what is unwise, then the budget, what it takes in "
-            "time, memory and disk, and why each value is what it is.",
+            "says first whether the run fits on this machine and what is refused, then the budget, what is unwise, "
+            "what it takes in time, memory and disk, and why each value is what it is.",
             search_aliases=[
                 "training plan",
                 "lora settings",
@@ -138,7 +137,7 @@ class TandemEditPlan(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, changes: str | None = "{}") -> bool | str:
-        return sockets.first_error(lambda: changes is None or check_names(_changes(changes)))
+        return sockets.first_error(lambda: None if changes is None else _changes(changes))
 
     @classmethod
     def execute(cls, plan: TrainingPlan, changes: str = "{}") -> io.NodeOutput:
@@ -179,14 +178,12 @@ def _length_inputs() -> list[io.Input]:
 
 
 def _changes(text: str) -> dict[str, Any]:
-    try:
-        values = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
-        values = error
-    if not isinstance(values, dict):
-        raise UserError(
-            f"changes is {text[:80]!r}.",
-            "It is a JSON object of names and values.",
-            'Write it like {"steps": 600, "high.rate": 0.0001}.',
-        )
+    """What is to be changed, as far as it can be checked without the plan."""
+    values = json_object(
+        text if text.strip() else "{}",
+        "changes",
+        "It is a JSON object of names and values.",
+        'Write it like {"steps": 600, "high.rate": 0.0001}.',
+    )
+    check_changes(values)
     return values

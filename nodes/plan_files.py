@@ -125,10 +125,7 @@ class TandemLoadPlan(io.ComfyNode):
         cls, name: str = NONE_SAVED, plan: str = "", dataset: Dataset | None = None
     ) -> io.NodeOutput:
         found = _given(name, plan)
-        if dataset is None:
-            summary = plan_alone_summary(found)
-        else:
-            summary = plan_summary(found, dataset)
+        summary = plan_alone_summary(found) if dataset is None else plan_summary(found, dataset)
         node_text(cls.hidden.unique_id, summary)
         return io.NodeOutput(found, summary, plan_json(found))
 

@@ -100,10 +100,7 @@ class TandemPlanForm(io.ComfyNode):
             **_switched({"offload_activations": offload_activations}),
         }
         edited = edited_plan(plan, changes)
-        if dataset is None:
-            summary = plan_alone_summary(edited)
-        else:
-            summary = plan_summary(edited, dataset)
+        summary = plan_alone_summary(edited) if dataset is None else plan_summary(edited, dataset)
         node_text(cls.hidden.unique_id, summary)
         return io.NodeOutput(edited, summary)
 

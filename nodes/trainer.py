@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
+from ..training.alpha_phases import alpha_line
 from ..training.job import Job, checked_name
 from ..training.plans.summary import plan_summary
 from ..training.plots import loss_plot
 from ..training.preview import can_preview
 from ..training.preview_files import PREVIEWS, stored_previews_line
 from ..training.prompts import filled_prompts, require_fillable
+from ..training.records import event_lines
 from ..training.watch import found_line, loss_line, stored_findings
 from . import sockets
 from .host import jobs
@@ -189,13 +191,21 @@ class TandemTrainer(io.ComfyNode):
             job = jobs.wait_for(job, cls.hidden.unique_id, tell=False)
             headline = f"{name} is trained: {job.step} steps."
         where = stored_previews_line(job.folder)
-        if job.state != "done" and preview_every and can_preview(setup.plan):
+        if preview_every > setup.plan.steps:
+            where = (
+                f"no previews: preview_every is {preview_every:,}, and the plan has "
+                f"{setup.plan.steps:,} steps"
+            )
+        elif job.state != "done" and preview_every and can_preview(setup.plan):
             where = f"previews: {job.folder / PREVIEWS}"
         verdict = verdict_on(job)
         # A node shows the first lines alone: what there is comes before what could be better.
         lines = [
             headline,
             verdict.text() if verdict else "",
+            alpha_line(
+                job.plan, event_lines(job.folder), dict.fromkeys(job.plan.roles(), job.step)
+            ),
             loss_line(job.losses()),
             where,
             found_line(stored_findings(job.folder)),

@@ -8,17 +8,22 @@ the alpha that it was trained with.
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from ..wan.families import Role
 from ..wan.lora.adapters import AdapterSet, pick_layers
+from .plans.plan import TrainingPlan
 from .plans.settings import AlphaPhases
 
 STABILITY_STEPS, LOSS_STEPS = 50, 200
+_MOVED = re.compile(r"(high_noise|low_noise|single): alpha \S+ -> (\S+) after ")
+"""As the loop tells what `AlphaMover.after` says, behind the expert."""
 FEWEST_LOSSES = 20
 """From how many steps in a phase on its loss is judged."""
 SAMPLED = 65_536
@@ -136,6 +141,23 @@ def fitted(losses: Sequence[float] | deque[float]) -> Fit:
     mean = float(values.mean())
     fall = -slope * (len(values) - 1) / mean if mean > 0 else 0.0
     return Fit(fall, slope * slope * float(at @ at) / spread if spread > 0 else 0.0)
+
+
+def alpha_line(
+    plan: TrainingPlan, lines: Iterable[Mapping[str, object]], steps: Mapping[Role, int]
+) -> str:
+    """`alpha: high 14, low 8`: what each expert had reached at its step, by a run's events; empty without phases."""
+    if not plan.alpha_phases.alphas:
+        return ""
+    reached: dict[str, str] = dict.fromkeys(steps, f"{plan.alpha_phases.alphas[0]:g}")
+    for line in lines:
+        found = _MOVED.match(str(line.get("text", "")))
+        if found and any(
+            r == found[1] and int(str(line.get("step", 0))) <= at for r, at in steps.items()
+        ):
+            reached[found[1]] = found[2]
+    names = {"high_noise": "high ", "low_noise": "low "}
+    return f"alpha: {', '.join(f'{names.get(r, str())}{alpha}' for r, alpha in reached.items())}"
 
 
 def _mean(values: deque[float]) -> float:

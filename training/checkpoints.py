@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -230,14 +231,15 @@ def _put_in_place(beside: Path, target: Path) -> None:
 def _lora_metadata(
     common: Mapping[str, object], role: Role, step: int, trainer: ExpertTrainer
 ) -> dict[str, str]:
-    # Of its layers those of the widest: what a program shows that knows one rank a file.
-    widest = max(trainer.adapters.values(), key=lambda adapter: adapter.rank)
-    entry = {**common, "expert": role, "step": step, "rank": widest.rank, "alpha": widest.alpha}
+    # Those that most of its layers have: what a program shows that knows one rank a file.
+    counts = Counter((a.rank, a.alpha) for a in trainer.adapters.values())
+    rank, alpha = max(counts, key=lambda pair: (counts[pair], pair))
+    entry = {**common, "expert": role, "step": step, "rank": rank, "alpha": alpha}
     return {
         "tandem": json.dumps(entry),
         # The words by which other programs show a LoRA.
-        "ss_network_dim": str(widest.rank),
-        "ss_network_alpha": str(widest.alpha),
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": str(alpha),
         "ss_steps": str(step),
         "ss_output_name": str(common.get("name", "")),
         "modelspec.title": str(common.get("name", "")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -12,10 +13,13 @@ from ..wan.errors import UserError
 from ..wan.expert import Expert, LinearShape
 from ..wan.families import Role
 from ..wan.lora.adapters import AdapterSet, new_adapter, pick_layers
+from .plans.examples import PATTERN
 from .plans.plan import TrainingPlan
 from .plans.settings import PatternSettings
 from .schedule import generator_for
 
+USUAL = ("blocks.0.self_attn.q", "blocks.0.ffn.2", "blocks.0.cross_attn.k")
+"""Layers that every Wan network has."""
 ADAPTER_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -95,25 +99,38 @@ def require_layers(
     """The settings by layer. Raises `UserError` where a pattern fits no layer, or a rank is above what a layer can
     hold."""
     chosen = layer_settings(plan, role, layers)
-    known = f"The layers of the {role} expert are called {', '.join(list(layers)[:3])}, ..."
+    known = f"The layers of the {role} expert are called {', '.join(usual_layers(layers))}, ..."
     if not chosen:
-        raise UserError(
-            f"No layer of the {role} expert matches the plan's targets {', '.join(targets_of(plan, role))}.",
-            known,
-            "Change lora.targets in the plan.",
-        )
+        raise _no_layers(plan, role, known)
     patterns = [each.pattern for each in plan.patterns if _concerns(plan, role, each)]
     for pattern in (*patterns, *plan.alpha_phases.targets):
         if not pick_layers(chosen, [pattern]):
             raise UserError(
-                f"The pattern {pattern!r} fits none of the layers that are trained.",
+                f"The pattern {json.dumps(pattern)} fits none of the layers that are trained.",
                 known,
-                "A pattern is a regular expression for whole names, such as "
-                r"'blocks\.\d+\.ffn\..*'; correct it, or remove it from the plan.",
+                f"A pattern is a regular expression for whole names, such as {json.dumps(PATTERN)} in JSON; correct "
+                "it, or remove it from the plan.",
             )
     for name, own in chosen.items():
         _require_rank(name, own.rank, layers[name])
     return chosen
+
+
+def usual_layers(layers: Iterable[str]) -> list[str]:
+    """Three of the names, first of those that patterns are usually written for."""
+    there = list(layers)
+    return list(dict.fromkeys([*(name for name in USUAL if name in there), *there]))[:3]
+
+
+def _no_layers(plan: TrainingPlan, role: Role, known: str) -> UserError:
+    expert = "low" if plan.rates(role) is plan.low else "high"
+    name = "lora.targets" if plan.rates(role).targets is None else f"{expert}.targets"
+    quoted = ", ".join(map(json.dumps, targets_of(plan, role)))
+    return UserError(
+        f"No layer of the {role} expert matches the plan's targets {quoted or '(none)'}.",
+        known,
+        f"Change {name} in the plan, for example to [{json.dumps(PATTERN)}].",
+    )
 
 
 def _concerns(plan: TrainingPlan, role: Role, settings: PatternSettings) -> bool:

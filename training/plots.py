@@ -82,8 +82,9 @@ def monitor_plot(
     _lines(weights, measured.weights, "mean |LoRA weight|")
     _lines(rates, measured.rates, "mean learning rate")
     _lines(held_out, measured.held_out, "held-out loss", marker="o")
-    for role, points in measured.trained.items():
-        held_out.plot(*zip(*points, strict=True), "--", color=COLOURS[role], alpha=0.6)
+    for number, (role, points) in enumerate(measured.trained.items()):
+        label = "clips trained on" if number == 0 else None
+        held_out.plot(*zip(*points, strict=True), "--", color=COLOURS[role], alpha=0.6, label=label)
     _ratios(ratios, measured)
     _cloud(norms, measured.grad_norms, "gradient norm")
     for axes in (weights, ratios, rates, held_out, norms):
@@ -170,8 +171,8 @@ def _cloud(axes: Axes, curves: Mapping[Role, Points], title: str) -> None:
 def _histograms(
     figure: Figure, place: SubplotSpec, histograms: Mapping[Role, SigmaHistogram]
 ) -> None:
-    """One beside the other, from low sigmas to high, each over its own expert's range."""
-    roles = sorted(histograms, key=lambda role: histograms[role].edges[0])
+    """One beside the other, high noise first as everywhere, each over its own expert's range."""
+    roles = sorted(histograms, key=lambda role: -histograms[role].edges[0])
     cells = place.subgridspec(1, max(1, len(roles)))
     if not roles:
         axes = figure.add_subplot(cells[0])

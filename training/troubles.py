@@ -10,7 +10,10 @@ import torch
 
 from ..wan.errors import UserError
 from .job import Job
+from .monitors.verdict import verdict_of
 from .plans.plan import TrainingPlan
+from .records import event_lines, read_record
+from .watch import stored_findings
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # The library that writes checkpoints tells the system's number in words; 112 is that of Windows.
@@ -28,6 +31,32 @@ def explained(error: BaseException, job: Job) -> BaseException:
         return error
     found.__cause__ = error
     return found
+
+
+def not_finished(job: Job) -> UserError:
+    """What a prompt that waited for the run is told when it ended before its plan does."""
+    message = (read_record(job.folder) or {}).get("message", "")
+    at = f"at step {job.step:,} of {job.plan.steps:,}"
+    if job.state == "stopped" and message in stored_findings(job.folder):
+        return _stopped_itself(job, at, message)
+    stands = {"stopped": "was stopped", "cut off": "was cut off"}.get(job.state, f"is {job.state}")
+    why = f": {message}" if message and job.state != "stopped" else ""
+    return UserError(
+        f"{job.name} {stands} {at}{why.rstrip('.')}.",
+        "What comes after it needs a finished run.",
+        "Queue it again and it goes on; or set mode to background and, on Tandem Job Result, unfinished to latest.",
+    )
+
+
+def _stopped_itself(job: Job, at: str, message: str) -> UserError:
+    verdict = verdict_of(job.plan, event_lines(job.folder), job.store.steps())
+    kept = f" {verdict.short()}." if verdict else ""
+    return UserError(
+        f"{job.name} stopped itself {at}: {message.partition('. ')[0]}.",
+        f"The plan's stop_on or rules ask for that; what was trained is saved.{kept}",
+        "To use it, set mode to background on Tandem Trainer and unfinished to latest on Tandem Job Result. To train "
+        f"better, take another plan under another name. {message.partition('. ')[2]}",
+    )
 
 
 def _words_for(error: BaseException, job: Job) -> UserError | None:

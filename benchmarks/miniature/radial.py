@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ...dev.host import fill_base
 from ...dev.server import HostServer, prepare_base
-from .radial_page import missing_pictures, plan_pictures
 from .radial_page import main as write_page
-from .radial_runs import ROWS, folder, lora_files, make, missing, teach, trained_with
+from .radial_page import plan_pictures
+from .radial_runs import ROWS, folder, lora_files, make, missing, teach
 
 ROOT = Path(__file__).absolute().parents[2]
 
@@ -25,5 +25,5 @@ def main() -> None:
         for row in rows:
             make(row, client, base)
             print(f"{row.key} is made", flush=True)
-        planned = plan_pictures(client, base)
-    write_page(planned, trained_with(base))
+        plan_pictures(client, base)
+    write_page()

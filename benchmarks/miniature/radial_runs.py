@@ -102,7 +102,7 @@ ROWS = (*KNOWN, *TAUGHT, *LONGER)
 
 @dataclass(frozen=True)
 class Made:
-    """The clips of a row, and what Tandem Radial Calls said of the first of them; empty for dense."""
+    """The clips of a row, and what Tandem Radial Calls said of them; empty for dense."""
 
     clips: torch.Tensor
     """(clips, frames, 64, 64, 3) in [0, 1]."""
@@ -191,7 +191,8 @@ def with_radial(graph: Graph, inputs: dict[str, Any]) -> Graph:
 
 
 def _report(row: Row, client: HostClient, base: Path) -> str:
-    """What Tandem Radial Calls says of the row's first clip, made once more alone."""
+    """What Tandem Radial Calls says of a row that was just made: the host has its first clip and the MODELs yet, so
+    nothing is sampled again, and the calls are those of all clips."""
     if row.sampled == DENSE:
         return ""
     graph = _graph(row, base, 1)
@@ -215,9 +216,7 @@ def teach(client: HostClient, base: Path) -> None:
     trainer = graph[number_of(graph, "Train both experts")]["inputs"]
     for expert in ("high", "low"):
         source = trainer[f"model_{expert}"]
-        graph[f"radial_{expert}"] = node(
-            "TandemRadialAttention", model=source, **ATTENTION[SPARSE]
-        )
+        graph[f"radial_{expert}"] = node("TandemRadialAttention", model=source, **ATTENTION[SPARSE])
         trainer[f"model_{expert}"] = [f"radial_{expert}", 0]
     client.run(graph, Follower(graph), timeout_s=3600)
     keep(base, RADIAL_LORA, lora_files(base)[0].parent)

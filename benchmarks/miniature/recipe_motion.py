@@ -66,7 +66,7 @@ def _weight_ratio(found: Outcomes, name: str) -> Verdict:
         return missing(recipe)
     ratios = found.of(name, ratio("weight"))
     verdict = decided(found, all_or_none([value >= 1.5 for value in ratios]), name)
-    why = f"It ends at {told(ratios, '.3f')}"
+    why = f"It ends at {told(ratios, '.4f')}"
     if found.has("high leads loop"):
         why += f"; AdamW with rates 4 to 1 at {told(found.of('high leads loop', ratio('weight')))}"
     return Verdict(recipe, verdict, f"{why}.")

@@ -18,12 +18,13 @@ from ...training.job import Job
 from ...training.listing import summary_of
 from ...training.runner import Run, Runner
 from ...training.seat import GiveBack
+from ...training.troubles import not_finished
 from ...wan.errors import UserError
 from .gate import HostGate
 from .guard import Guards
 from .preview import PreviewWishes
 from .progress import RunProgress
-from .queue_again import Workflow, keep_workflow
+from .queue_again import Workflow, keep_clips, keep_workflow
 from .run import open_run, work_of
 from .setup import Setup
 
@@ -79,7 +80,9 @@ class Teller:
             if event.state in ("stopped", "failed", "cut off"):
                 self.unfinished_ends[name] = self.unfinished_ends.get(name, 0) + 1
             # It parks and goes on with every prompt.
-            stands = "on" if event.state in ("queued", "running", "parked", "stopping") else event.state
+            stands = (
+                "on" if event.state in ("queued", "running", "parked", "stopping") else event.state
+            )
         if stands != self._stands.get(name) or isinstance(event, CheckpointSaved):
             self._stands[name] = stands or ""
             self._news[name] = self._news.get(name, 0) + 1
@@ -119,6 +122,7 @@ def start(
             return job
         if workflow is not None:
             keep_workflow(job.folder, workflow)
+            keep_clips(job.folder, (clip.path for clip in setup.dataset.clips))
         work = work_of(setup, job, give_back=give_back, previews=previews)
         return runner.submit(job, work).job
 
@@ -165,11 +169,8 @@ def wait_for(job: Job, node_id: str | None, *, tell: bool = True) -> Job:
         if run.error is not None:
             raise run.error
     if job.state != "done":
-        raise UserError(
-            f"{job.name} is {job.state} at step {job.step} of {job.plan.steps}.",
-            "What comes after it needs a finished run.",
-            "Queue it again and it goes on; or set unfinished to latest on Tandem Job Result.",
-        )
+        raise not_finished(job)
+    teller.awaited(job.name)
     return job
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from server import PromptServer
 from ...training.records import write_text
 from ...wan.errors import UserError
 
-PROMPT, WORKFLOW = "prompt.json", "workflow.json"
+PROMPT, WORKFLOW, CLIPS = "prompt.json", "workflow.json", "clips.json"
+SHOWN = 5
+"""Clips that an error names."""
 Graph = dict[str, Any]
 _queued: dict[Path, str] = {}
 """The prompt that was queued last for each run's folder."""
@@ -45,6 +48,35 @@ def keep_workflow(folder: Path, workflow: Workflow) -> None:
         write_text(folder / WORKFLOW, json.dumps(page))
 
 
+def keep_clips(folder: Path, files: Iterable[Path]) -> None:
+    """`clips.json`: the dataset's files and their sizes in bytes, by which a resume sees that one is gone."""
+    sizes = {str(path): path.stat().st_size for path in sorted(set(files)) if path.is_file()}
+    write_text(folder / CLIPS, json.dumps(sizes, indent=2))
+
+
+def require_clips(folder: Path, name: str) -> None:
+    """Raises `UserError` when a file of the run's dataset is gone or has another size: it would be another dataset, and
+    the trainer would refuse it unseen. A run of an earlier version kept no list."""
+    try:
+        sizes = json.loads((folder / CLIPS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return
+    gone = [path for path in sizes if not Path(path).is_file()]
+    other = [p for p in sizes if p not in gone and Path(p).stat().st_size != sizes[p]]
+    if not gone and not other:
+        return
+    parts = [
+        f"{', '.join(paths[:SHOWN])}{f' and {len(paths) - SHOWN} more' if len(paths) > SHOWN else ''} {what}"
+        for paths, what in ((gone, "gone"), (other, "changed"))
+        if paths
+    ]
+    raise UserError(
+        f"{name} cannot go on. Files of its dataset: {'; '.join(parts)}.",
+        "A run goes on with the very clips it began with.",
+        "Put them back, or train the clips that are there under another name.",
+    )
+
+
 async def queue_again(folder: Path, name: str) -> str:
     """Queues the kept workflow with its trainer as the only output; the prompt's id.
 
@@ -61,7 +93,9 @@ async def queue_again(folder: Path, name: str) -> str:
     valid, error, outputs, node_errors = await execution.validate_prompt(
         prompt_id, graph, [trainer]
     )
-    if not valid:
+    if valid:
+        await asyncio.to_thread(require_clips, folder, name)
+    else:
         raise UserError(
             f"The workflow of {name} is not valid any more: {_in_words(error, node_errors, graph)}",
             "It needs the same files, folders and nodes as when the run began.",
@@ -132,13 +166,24 @@ def _in_queue(server: PromptServer, prompt_id: str) -> bool:
 def _in_words(error: Mapping[str, Any] | None, node_errors: Mapping[str, Any], graph: Graph) -> str:
     """Every node's own errors, or what is wrong with the whole."""
     found = [
-        f"{_title(graph, node_id)}: {reason['message']} {reason['details']}".strip()
+        f"{_title(graph, node_id)}: {said}"
         for node_id, about in node_errors.items()
-        for reason in about["errors"]
+        for said in _once(about["errors"])
     ]
     if not found and error is not None:
         found = [f"{error['message']} {error['details']}".strip()]
     return "; ".join(found) or "the host does not say why."
+
+
+def _once(errors: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A check of several inputs together is reported for each of them: `NAME - reason`."""
+    texts: dict[str, str] = {}
+    for error in errors:
+        details = str(error["details"])
+        input_name = error.get("extra_info", {}).get("input_name") or ""
+        reason = details.removeprefix(input_name).lstrip(" -") if input_name else details
+        texts.setdefault(reason, f"{error['message']} {details}".strip())
+    return list(texts.values())
 
 
 def _title(graph: Graph, node_id: str) -> str:

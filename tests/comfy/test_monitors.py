@@ -199,7 +199,7 @@ def test_a_run_whose_best_is_not_its_last_publishes_and_gives_the_best(
     assert status[0] == "peaked is trained already (5 steps); nothing was done again."
     assert status[1:4] == given.report[1:4]
     assert status[4] == "found: Low noise is overpowering motion (step 2)"
-    assert status[5].startswith("video effect for 3 clips: 5 steps")
+    assert status[5].startswith("video effect for 2 clips (1 held out): 4 warnings below; 5 steps")
     warnings = [place for place, line in enumerate(status) if line.startswith("Warning")]
     assert warnings and min(warnings) > 6
     last = result(job, monkeypatch, checkpoint="last")

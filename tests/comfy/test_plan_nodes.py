@@ -338,3 +338,51 @@ def test_an_unknown_name_is_refused_when_the_prompt_is_queued(nodes, changes, sa
     assert said in nodes.edit.validate_inputs(changes=changes)
     good = '{"steps": 3, "high.rate": 0.1, "high": {"rate": 0.1}, "notes": []}'
     assert nodes.edit.validate_inputs(changes=good) is True
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ('{"lora.targets": ["("]}', "lora.targets has '('"),
+        ('{"patterns": [{"pattern": "(", "rank": 4}]}', "patterns has '('"),
+        ('{"alpha_phases": [8, 16]}', '{"alphas": [8, 14, 20]}'),
+        ('{"learning_rate": 0.1}', "Is high.rate meant?"),
+        ('{"steps": 3,}', "line 1, column"),
+    ],
+)
+def test_what_needs_no_plan_to_be_wrong_is_refused_when_the_prompt_is_queued(nodes, changes, said):
+    assert said in nodes.edit.validate_inputs(changes=changes)
+    with pytest.raises(UserError):
+        run(nodes.edit, plan=TrainingPlan(), changes=changes)
+    assert nodes.edit.validate_inputs(changes="  ") is True
+
+
+def test_without_a_dataset_both_editing_nodes_tell_what_is_unwise_in_the_plan(nodes):
+    plan = make_plan(dataset(), "general video")
+    once, text = run(nodes.edit, plan=plan, changes='{"high.rate": 5.0}')
+    assert text.startswith("general video: 1 warning below; 3000 steps")
+    assert "will most likely destroy the LoRA" in text
+    twice, text = run(nodes.form, plan=once, rank=16)
+    assert "destroy" in text and twice.notes[-1].startswith("Changed by hand: high.rate, lora.rank")
+    assert sum(note.startswith("Changed by hand") for note in twice.notes) == 1
+
+
+def test_epochs_on_the_form_are_those_of_the_clips_that_are_left(nodes):
+    plan = make_plan(dataset(28), "video effect")
+    edited, text = run(nodes.form, plan=plan, epochs=20.0, held_out=10, dataset=dataset(28))
+    assert edited.steps == 180, "20 times 18 clips, 2 a step"
+    assert "18 clips (10 held out): " in text and "20.0 epochs, each clip shown 20.0" in text
+    kept, _ = run(nodes.form, plan=edited, epochs=10.0, dataset=dataset(28))
+    assert kept.steps == 90, "what the plan holds out counts too"
+
+
+def test_the_plot_shows_exposures_of_the_clips_that_are_trained_on(nodes):
+    from tandem_wan.nodes.plan_plot import plan_plot
+    from tandem_wan.training.plans.trained import trained_dataset
+
+    data = dataset(28)
+    plan = replace(make_plan(data, "video effect"), held_out=10)
+    left = trained_dataset(plan, data)
+    alone = plan_plot(replace(plan, held_out=0), left)
+    assert (plan_plot(plan, data) == alone).all()
+    assert not (plan_plot(replace(plan, held_out=0), data) == alone).all()

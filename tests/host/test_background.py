@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tandem_wan.dev import runs
-from tandem_wan.dev.testing import sampled, training_graph
+from tandem_wan.dev.testing import sampled, text_of, training_graph
 from tandem_wan.wan.video import probe
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -139,3 +139,21 @@ def _added(graph, kind, **inputs):
     number = f"{kind}_{len(graph)}"
     graph[number] = {"class_type": kind, "inputs": inputs, "_meta": {"title": number}}
     return [number, 0]
+
+
+def test_a_graph_that_is_queued_again_says_how_far_its_run_is_and_trains_nothing(client, base):
+    graph = training_graph("asked_again")
+    trainer = next(
+        number for number, node in graph.items() if node["class_type"] == "TandemTrainer"
+    )
+    graph["status"] = {
+        "class_type": "PreviewAny",
+        "inputs": {"source": [trainer, 1]},
+        "_meta": {"title": "status"},
+    }
+    assert text_of(graph, client.run(graph), "status").startswith("asked_again begins in")
+    assert runs.wait_for_end(client, "asked_again")["state"] == "done"
+    before = runs.losses(base, "asked_again")
+    again = text_of(graph, client.run(graph), "status")
+    assert again.startswith("asked_again is trained already (30 steps)")
+    assert runs.losses(base, "asked_again") == before

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from tandem_wan.training.alpha_phases import AlphaMover, fitted
+from tandem_wan.training.alpha_phases import AlphaMover, alpha_line, fitted
 from tandem_wan.training.checkpoints import CheckpointStore
 from tandem_wan.training.loop import train
+from tandem_wan.training.plans.plan import TrainingPlan
 from tandem_wan.training.plans.settings import AlphaPhases
 from tandem_wan.wan.lora.adapters import new_adapters
 
@@ -157,3 +158,20 @@ def test_a_run_saves_the_alpha_of_its_phase_and_resumes_to_the_bit(toys, tmp_pat
         alphas = {file.get_tensor(k).item() for k in file.keys() if k.endswith(".alpha")}  # noqa: SIM118
         assert alphas == {3.0}
         assert file.metadata()["ss_network_alpha"] == "3.0"
+
+
+def test_the_alpha_that_each_expert_has_reached_is_told_from_its_notes():
+    plan = TrainingPlan(family="wan 2.2 A14B", alpha_phases=AlphaPhases(alphas=(8, 14, 20)))
+    notes = [
+        {"step": 40, "text": "high_noise: alpha 8 -> 14 after 30 of its steps: gradients keep."},
+        {"step": 80, "text": "low_noise: alpha 8 -> 14 after 50 of its steps: gradients keep."},
+        {"step": 90, "text": "high_noise: alpha 14 -> 20 after 60 of its steps: gradients keep."},
+    ]
+
+    def at(step):
+        return dict.fromkeys(("high_noise", "low_noise"), step)
+
+    assert alpha_line(plan, notes, {"high_noise": 95, "low_noise": 60}) == "alpha: high 20, low 8"
+    assert alpha_line(plan, notes, at(85)) == "alpha: high 14, low 14"
+    assert alpha_line(plan, notes, at(20)) == "alpha: high 8, low 8"
+    assert alpha_line(TrainingPlan(), notes, at(85)) == ""

@@ -374,3 +374,16 @@ def test_an_error_in_the_midst_of_an_update_is_not_saved(toys, store):
     first = store.resume(resumed)
     train_and_save(toys, plan, resumed, store, first_step=first)
     assert toys.same(toys.weights(resumed), toys.weights(unbroken))
+
+
+def test_a_file_is_said_to_have_the_rank_and_alpha_of_most_of_its_layers(toys, store):
+    """Not of its widest: one pattern may widen a layer or two."""
+    plan = toys.plan(steps=6, rank=3)
+    trainers = toys.trainers(plan)
+    for trainer in trainers.values():
+        adapter = next(iter(trainer.adapters.values()))
+        assert len(trainer.adapters) > 2
+        adapter.alpha = 64.0
+    train_and_save(toys, plan, trainers, store)
+    for role in plan.roles():
+        assert read_metadata(store.file(6, role))["ss_network_alpha"] == "4.0"

@@ -99,7 +99,7 @@ def test_equal_settings_give_the_numbers_of_one_generator():
         ({"high": ExpertSettings(rank=64)}, ("rank 64", "48 or less")),
         (
             {"patterns": (PatternSettings(pattern="blocks.0.ffn", rank=4),)},
-            ("'blocks.0.ffn'", "fits none"),
+            ('"blocks.0.ffn"', "fits none"),
         ),
         ({"lora": LoraSettings(targets=("nothing",))}, ("nothing", "lora.targets")),
     ],

@@ -15,12 +15,18 @@ the mean was seen)."""
 WINDOWS = 5
 """Growth and level are measured over a fifth of the run: 600 of the 3,070 steps by which people judged theirs."""
 
+FEWEST_LOSSES = 5
+"""Of which a loss is averaged at least, in a run that is too short for more."""
+COMPARING = ("weight ratio", "rate ratio", "low outgrows high")
+"""Measures that hold one expert against the other."""
+
 
 @dataclass
 class _Own:
     """What one expert did, step by step of its own."""
 
     losses: list[float] = field(default_factory=list)
+    began: int | None = None
     rate: float | None = None
     weights: list[tuple[int, float]] = field(default_factory=list)
     held_out: list[HeldOut] = field(default_factory=list)
@@ -35,7 +41,8 @@ class Record:
         self.in_turns = in_turns
         self.share = 0.0
         """Of the run that is over, 0 to 1."""
-        self._steps = steps
+        self._steps, self._now = steps, 0
+        self._few = max(FEWEST_LOSSES, min(LOSS_WINDOW, steps // 10))
         self._own: dict[Role, _Own] = {}
         self._losses: list[float] = []
 
@@ -45,6 +52,8 @@ class Record:
         self.share = event.step / self._steps
         self._losses.append(event.loss)
         own.losses.append(event.loss)
+        own.began = event.step if own.began is None else own.began
+        self._now = event.step
         own.rate = event.rate
         # Of weights that have become infinite nothing can be told, nor written as JSON.
         event = replace(event, weight=_finite(event.weight))
@@ -75,6 +84,16 @@ class Record:
     def value(self, measure: str, role: Role = "single") -> float | None:
         """One of `MEASURES` as it is now, a finite number; None while it cannot be told."""
         return _finite(MEASURES[measure](self, role))
+
+    def judged(self, measure: str, role: Role = "single") -> float | None:
+        """`value` for a rule: what compares the experts says nothing before both have been trained for a window."""
+        if measure in COMPARING and not self._both_trained():
+            return None
+        return self.value(measure, role)
+
+    def _both_trained(self) -> bool:
+        began = [self._of(role).began for role in ("high_noise", "low_noise")]
+        return all(step is not None and self._now - step + 1 >= self.window for step in began)
 
     def weight(self, role: Role) -> float | None:
         """Mean |LoRA weight| after the expert's last step."""
@@ -133,6 +152,29 @@ class Record:
         mean = math.fsum(before) / self.window
         return abs(now - mean) / mean if mean > 0 else None
 
+    def loss_rise(self, role: Role) -> float | None:
+        """How far the mean of an expert's last losses lies above that of its first, as a share of it; each of a tenth
+        of the run's steps, 5 to 100 of its own, and the two do not overlap."""
+        first, last = self._first_and_last(role)
+        before = math.fsum(first)
+        return math.fsum(last) / before - 1 if before > 0 else None
+
+    def loss_rise_in_errors(self, role: Role) -> float | None:
+        """The same difference in standard errors of itself, by the larger of the two spreads: of five losses one may
+        look calm by chance."""
+        first, last = self._first_and_last(role)
+        if not first:
+            return None
+        (before, std), (now, other) = _mean_and_std(first), _mean_and_std(last)
+        error = max(std or 0.0, other or 0.0) * math.sqrt(2 / self._few)
+        # Losses that do not differ at all: any rise is certain.
+        return (now - before) / error if error > 0 else math.copysign(1e9, now - before)
+
+    def _first_and_last(self, role: Role) -> tuple[list[float], list[float]]:
+        losses = self._of(role).losses
+        enough = len(losses) >= 2 * self._few
+        return (losses[: self._few], losses[-self._few :]) if enough else ([], [])
+
     def _of(self, role: Role) -> _Own:
         return self._own.setdefault(role, _Own())
 
@@ -148,6 +190,8 @@ MEASURES: Mapping[str, Measure] = {
     "loss level": lambda r, _: r.loss_level(),
     "least loss level": lambda r, _: r.loss_level(),
     "loss drift": lambda r, _: r.loss_drift(),
+    "loss rise": lambda r, role: r.loss_rise(role),
+    "loss rise in errors": lambda r, role: r.loss_rise_in_errors(role),
 }
 """Each by its name, for the expert where it is one's own."""
 

@@ -77,13 +77,15 @@ class Monitor:
             self.record.held_out(event)
             return event, list(self._found("held out", event.step, event.role))
         event = self.record.step(event)
-        return event, list(self._found("steps", event.step, None))
+        both, own = ("steps", None), ("own steps", event.role)
+        found = [f for what, role in (both, own) for f in self._found(what, event.step, role)]
+        return event, found
 
     def _found(self, looks_at: str, step: int, role: Role | None) -> Iterator[tuple[Finding, bool]]:
         for rule in self._rules:
             if rule.looks_at != looks_at or self.record.share < rule.armed_from:
                 continue
-            values = [self.record.value(c.measure, role or "single") for c in rule.conditions]
+            values = [self.record.judged(c.measure, role or "single") for c in rule.conditions]
             before = self._looks.get((rule.name, role), _Look.of(rule))
             now = before.after(rule, values)
             self._looks[rule.name, role] = now
@@ -138,4 +140,4 @@ def _text(
         for condition, value, is_new in zip(rule.conditions, values, news, strict=True)
         if is_new and value is not None and condition.says
     ]
-    return f"{says} (step {step:,}): {'; '.join(parts)}. {rule.fix}"
+    return f"{says} (step {step:,}): {'; '.join(parts)}. {rule.fix_for(role)}"

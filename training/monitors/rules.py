@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
+from ...wan.families import Role
 from ..plans.plan import TrainingPlan
 from ..plans.presets import EFFECT, MOTION
 from ..plans.settings import RULE_MEASURES, RuleSettings
@@ -66,13 +67,23 @@ class Rule:
     says: str
     """With {role} where it is about one expert."""
     fix: str
+    """With {raise} for the setting that makes an expert learn faster, {lower} for that which holds it back, after
+    `high.`, `low.` or, for the expert that the rule speaks of, `EXPERT.`"""
     conditions: tuple[Condition, ...]
     need_all: bool = False
-    looks_at: Literal["steps", "held out"] = "steps"
+    looks_at: Literal["steps", "own steps", "held out"] = "steps"
+    """Every step of the run; those of each expert, and its held-out losses, by themselves."""
     armed_from: float = 0.0
     """Share of the run before which it is silent."""
     presets: tuple[str, ...] = ()
     """Empty is all."""
+    single: str = "high"
+    """Whose settings a single model has."""
+
+    def fix_for(self, role: Role | None) -> str:
+        """What to do, with the names that the settings of this expert have in the plan."""
+        expert = self.single if role in (None, "single") else str(role).removesuffix("_noise")
+        return self.fix.replace("EXPERT", expert)
 
 
 RULES: tuple[Rule, ...] = (
@@ -80,8 +91,8 @@ RULES: tuple[Rule, ...] = (
         name="low overpowers",
         level="warn",
         says="Low noise is overpowering motion",
-        fix="Stop and take an earlier checkpoint; lower the largest rate of the low-noise expert (low.maximum), or "
-        "raise the bump of the high-noise one (high.bump).",
+        fix="Stop and take an earlier checkpoint; lower the rate of the low-noise expert (low.{lower}), or raise "
+        "that of the high-noise one (high.{raise}).",
         armed_from=0.5,
         presets=MOTION,
         conditions=(
@@ -103,7 +114,7 @@ RULES: tuple[Rule, ...] = (
         name="high too weak",
         level="warn",
         says="High noise is too weak for motion",
-        fix="Raise the high-noise rate (high.rate, or high.bump and high.maximum with automagic); the goals are a mean "
+        fix="Raise the high-noise rate ({high}); the goals are a mean "
         "weight of 0.008 to 0.010 at the width of the 14B models and a rate 3 to 5 times the low-noise one.",
         armed_from=0.5,
         presets=MOTION,
@@ -168,6 +179,26 @@ RULES: tuple[Rule, ...] = (
             ),
         ),
     ),
+    Rule(
+        name="diverging",
+        level="warn",
+        says="The {role} expert is diverging",
+        fix="Stop, lower its rate (EXPERT.{lower}), to a tenth first, and train under another name; only checkpoints "
+        "from before the rise are worth a look.",
+        looks_at="own steps",
+        need_all=True,
+        conditions=(
+            Condition(
+                measure="loss rise",
+                above=0.5,  # ours
+                clear=0.25,  # ours
+                says="its mean loss lies {value:.0%} above that of its first steps",
+            ),
+            # Ours: of healthy runs whose losses (gamma, lognormal) have a deviation of 95 % of their mean, 2 in
+            # 1,000 came there (30 steps; none of 1,500 from 300 steps on), and beyond the first limit 48 in 100.
+            Condition(measure="loss rise in errors", above=4.0, clear=2.0),
+        ),
+    ),
 )
 assert {rule.name: tuple(c.measure for c in rule.conditions) for rule in RULES} == RULE_MEASURES, (
     "a plan names the rules, and what they look at"
@@ -180,7 +211,23 @@ def rules_for(plan: TrainingPlan) -> tuple[Rule, ...]:
     mine = [r for r in RULES if not r.presets or plan.preset in r.presets or r.name in named]
     for settings in plan.rules:
         mine = [_changed(rule, settings) if rule.name == settings.rule else rule for rule in mine]
-    return tuple(replace(r, level="stop") if r.name in plan.stop_on else r for r in mine)
+    return tuple(
+        _advising(replace(r, level="stop") if r.name in plan.stop_on else r, plan) for r in mine
+    )
+
+
+def _advising(rule: Rule, plan: TrainingPlan) -> Rule:
+    """Its advice with the settings that the plan's optimizer has."""
+    automagic = plan.optimizer.name == "automagic"
+    names = {
+        "{raise}": "bump" if automagic else "rate",
+        "{lower}": "maximum" if automagic else "rate",
+        "{high}": "high.bump and high.maximum" if automagic else "high.rate",
+    }
+    fix = rule.fix
+    for slot, name in names.items():
+        fix = fix.replace(slot, name)
+    return replace(rule, fix=fix, single="low" if plan.rates("single") is plan.low else "high")
 
 
 def _changed(rule: Rule, settings: RuleSettings) -> Rule:

@@ -44,6 +44,8 @@ class Verdict:
     keep: Mapping[Role, Kept]
     findings: tuple[str, ...]
     """What the monitors found, in order."""
+    warning: str = ""
+    """That an expert diverges, whatever is kept of it."""
 
     @property
     def measured(self) -> bool:
@@ -55,12 +57,22 @@ class Verdict:
         return {role: kept.step for role, kept in self.keep.items()}
 
     def text(self) -> str:
-        """A line for each expert; one for both where they are of one mind."""
+        """A line for each expert; one for both where they are of one mind. What is wrong with the whole comes first."""
         if len({(kept.step, kept.why) for kept in self.keep.values()}) == 1:
-            return _sentence("", next(iter(self.keep.values())))
-        return "\n".join(
-            _sentence(f"{role.replace('_', ' ')}: ", kept) for role, kept in self.keep.items()
-        )
+            lines = [_sentence("", next(iter(self.keep.values())))]
+        else:
+            lines = [
+                _sentence(f"{role.replace('_', ' ')}: ", kept) for role, kept in self.keep.items()
+            ]
+        return "\n".join([*filter(None, [self.warning]), *lines])
+
+    def short(self) -> str:
+        """`keep: high 150, low 100`, behind what is wrong with the whole."""
+        steps = self.steps()
+        names = {"high_noise": "high ", "low_noise": "low "}
+        each = ", ".join(f"{names.get(role, '')}{step:,}" for role, step in steps.items())
+        begin = f"{self.warning.partition(' (')[0]}; " if self.warning else ""
+        return f"{begin}keep: {each}"
 
 
 def verdict_of(
@@ -80,7 +92,13 @@ def verdict_of(
     curves = curves_of(events)
     keep: dict[Role, Kept] = {role: _kept(plan, role, curves, known) for role in plan.roles()}
     found = [line["text"] for line in lines if line.get("event") == "Finding" and line.get("rule")]
-    return Verdict(step=step, keep=keep, findings=tuple(dict.fromkeys(found)))
+    wrong = [
+        line["text"].partition(". ")[0]
+        for line in lines
+        if line.get("rule") == "diverging" and line["step"] <= step
+    ]
+    warning = f"{'; '.join(dict.fromkeys(wrong))}; prefer checkpoints from before" if wrong else ""
+    return Verdict(step=step, keep=keep, findings=tuple(dict.fromkeys(found)), warning=warning)
 
 
 def write_verdict(folder: Path, verdict: Verdict) -> None:
@@ -131,8 +149,12 @@ def _lowest_loss(curves: Measured, role: Role, saved: Sequence[int]) -> Kept | N
         return None
     loss, step = min(of_saved)
     beside = [] if 0 not in losses else [f"{losses[0]:.4f} without the LoRA"]
-    if step != saved[-1] and saved[-1] in losses:
-        beside.append(f"{losses[saved[-1]]:.4f} at step {saved[-1]:,}")
+    # A run that was stopped ends between two measurements: the last of them speaks for it.
+    last = max(step for _, step in of_saved)
+    if step != last:
+        figure = f"{losses[last]:.4f}"
+        equal = figure == f"{loss:.4f}"
+        beside.append(f"{'the same' if equal else figure} at step {last:,}")
     why = f"lowest held-out loss, {loss:.4f}" + (f" ({', '.join(beside)})" if beside else "")
     if 0 in losses and loss >= losses[0]:
         why += "; no checkpoint is better there than the model alone"

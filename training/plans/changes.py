@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, fields
-from difflib import get_close_matches
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from ...wan.errors import UserError
 from ..data.dataset import Counts
 from .budget import require_one_length, steps_for_epochs
-from .plan import PARTS, TrainingPlan
-from .reading import plan_json, read_plan
+from .known_names import all_names, field_names, meant
+from .layer_limits import broken_patterns
+from .plan import LISTS, PARTS, TrainingPlan
+from .reading import part_value, plan_json, read_plan, require_kind
 
 Values = dict[str, Any]
 _NOT_TO_CHANGE = ("version", "notes")
+_KINDS: dict[str, type] = {"": TrainingPlan, **PARTS}
+_CHANGED = "Changed by hand: "
 
 
 class Difference(NamedTuple):
@@ -45,17 +48,41 @@ def edited_plan(plan: TrainingPlan, changes: Mapping[str, Any]) -> TrainingPlan:
     for name, value in changes.items():
         part, _, inner = name.rpartition(".")
         (values[part] if part else values)[inner] = value
-    note = f"Changed by hand: {', '.join(changes)}."
-    return read_plan(json.dumps(values | {"notes": [*plan.notes, *([note] if changes else [])]}))
+    return read_plan(json.dumps(values | {"notes": _with_note(plan.notes, changes)}))
 
 
 def check_names(names: Iterable[str]) -> None:
     """Raises `UserError` at the first name that no plan has."""
-    kinds = {"": TrainingPlan, **PARTS}
     for name in names:
         part, _, inner = name.rpartition(".")
-        if part not in kinds or inner not in _names(kinds[part]) or inner == "version":
+        if part not in _KINDS or inner not in field_names(_KINDS[part]) or inner == "version":
             raise _unknown(name)
+
+
+def check_changes(changes: Mapping[str, Any]) -> None:
+    """Raises `UserError` for what can be known of changes before there is a plan: unknown names, values of another
+    kind, and patterns that are no regular expressions."""
+    check_names(changes)
+    for name, value in changes.items():
+        part, _, inner = name.rpartition(".")
+        if name in PARTS or name in LISTS:
+            part_value(name, value)
+        else:
+            require_kind(_KINDS[part], inner, value, f"{part}." if part else "")
+    for name, patterns in _patterns(changes):
+        for broken in broken_patterns(name, patterns):
+            came, _, can_be = broken.text.partition("). ")
+            raise UserError(f"{came}).", can_be, broken.fix)
+
+
+def _patterns(changes: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    for name, value in changes.items():
+        if name == "patterns":
+            yield name, [each["pattern"] for each in value]
+        elif name.endswith(".targets"):
+            yield name, value or []
+        elif name in PARTS:
+            yield f"{name}.targets", value.get("targets") or []
 
 
 def plan_differences(
@@ -123,16 +150,21 @@ def length_changes(samples: int, counts: Counts | None, *, steps: int, epochs: f
     return {"steps": steps} if steps else {}
 
 
-def _names(kind: type) -> list[str]:
-    return [field.name for field in fields(kind)]
+def _with_note(notes: Sequence[str], names: Iterable[str]) -> list[str]:
+    """The notes, with one behind them of everything that was changed, now and before."""
+    before = [note for note in notes if note.startswith(_CHANGED)]
+    others = [note for note in notes if not note.startswith(_CHANGED)]
+    changed = [each for note in before for each in note[len(_CHANGED) : -1].split(", ")]
+    every = dict.fromkeys([*changed, *names])
+    return [*others, f"{_CHANGED}{', '.join(every)}."] if every else others
 
 
 def _unknown(name: str) -> UserError:
-    known = [own for own in _names(TrainingPlan) if own not in (*PARTS, *_NOT_TO_CHANGE)]
-    known += [f"{part}.{inner}" for part, kind in PARTS.items() for inner in _names(kind)]
-    near = get_close_matches(name, known, 1)
+    part = name.rpartition(".")[0]
+    here = field_names(PARTS[part]) if part in PARTS else ()
+    hint = meant(name, f"{part}." if here else "", here)
     return UserError(
         f"The plan has no value called {name!r}.",
-        f"There are {', '.join(known)}.",
-        f"Is {near[0]} meant? Correct the name." if near else "Correct the name.",
+        f"{hint}There are {', '.join(all_names())}.",
+        "Correct the name.",
     )

@@ -42,7 +42,7 @@ OTHER: dict[str, str] = {
     "train": "other experts are trained",
     "lora.targets": "other layers carry the LoRA",
     "checkpoint_blocks": "on takes less memory and about a third more time",
-    "order": "joint takes single steps, in the share of the high-noise expert; sequential trains them one after the other",
+    "order": "joint takes single steps, in the share of the high-noise expert; sequential one expert after the other",
     "phases": "another order or length of the parts of a sequential run",
     "timesteps.distribution": "other noise levels are drawn; each expert keeps its own range",
     "loss.weighting": "errors at other noise levels count more",

@@ -82,7 +82,7 @@ def _alpha_phases(plan: TrainingPlan) -> Iterator[PlanFinding]:
                 "warning",
                 f"alpha_phases has {len(plan.alpha_phases.alphas)} alphas, and the {role} expert has {steps} steps of "
                 f"its own. They need {needed} at least: each phase its share, and never under {FEWEST_LOSSES} steps, "
-                "so the last phases never come.",
+                "so the last comes too late or never.",
                 "Raise steps, lower alpha_phases.least, or take fewer alphas.",
             )
 

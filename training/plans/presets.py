@@ -38,7 +38,8 @@ _ADAMW = OptimizerSettings(name="adamw")
 _ADAMW_8BIT = OptimizerSettings(name="adamw 8-bit")
 _MOTION_EVIDENCE = (
     "The high-noise expert (coarse motion) leads 3-5x. Evidence: one group's runs, not replicated; "
-    "others report that the high expert overtrains easily. Compare early checkpoints."
+    "others report that the high expert overtrains easily. The bounds of the rates make that lead whatever the "
+    "clips are (docs/recipes.md). Compare early checkpoints."
 )
 
 PRESETS: dict[str, Preset] = {

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, fields
-from difflib import get_close_matches
 from typing import Any
 
 from ...wan.errors import UserError
 from .checks import require
+from .examples import such_as
+from .json_text import json_object
+from .known_names import field_names, meant
 from .plan import LISTS, PARTS, PLAN_VERSION, TrainingPlan
 
 
@@ -21,20 +23,9 @@ def plan_json(plan: TrainingPlan) -> str:
 def read_plan(text: str) -> TrainingPlan:
     """A plan from JSON, of this version or an earlier one; unknown keys and impossible values are errors that name
     them."""
-    try:
-        values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(
-            f"The plan is not JSON ({error}).",
-            "A plan is a JSON object.",
-            "Save it again from the plan node.",
-        ) from error
-    if not isinstance(values, dict):
-        raise UserError(
-            f"The plan is {str(values)[:80]!r}.",
-            "A plan is a JSON object.",
-            "Save it again from the plan node.",
-        )
+    values = json_object(
+        text, "The plan", "A plan is a JSON object.", "Save it again from the plan node."
+    )
     values = _migrated(values)
     for name, kind in PARTS.items():
         if name in values:
@@ -88,36 +79,56 @@ def _elements_fit(value: object, annotation: str) -> bool:
     return all(isinstance(each, kinds) and not isinstance(each, bool) for each in value)
 
 
+def part_value(name: str, value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """A part of a plan, or a list of such, from what JSON holds; unknown keys and values of another kind are errors
+    that name them."""
+    if name in PARTS:
+        return _build(PARTS[name], value, f"{name}.")
+    return _build_list(LISTS[name], value, name)
+
+
+def require_kind(kind: type, name: str, value: object, where: str = "") -> None:
+    """Raises `UserError` where JSON holds another kind of value than a field of `kind` has."""
+    annotation = next(str(f.type) for f in fields(kind) if f.name == name)
+    if annotation not in _KINDS:
+        return
+    kinds, can_be = _KINDS[annotation]
+    fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+    fits = fits and _elements_fit(value, annotation)
+    require(fits, where + name, repr(value), can_be + such_as(where + name))
+
+
 def _build_list(kind: type, values: object, name: str) -> tuple[Any, ...]:
-    require(isinstance(values, list), name, values, "a list of objects of settings")
+    can_be = f"a list of objects of settings{such_as(name)}"
+    require(isinstance(values, list), name, values, can_be)
     assert isinstance(values, list)
     needed = [f.name for f in fields(kind) if f.default is MISSING]
     for number, each in enumerate(values):
         lacks = [n for n in needed if not isinstance(each, Mapping) or n not in each]
-        require(not lacks, f"{name}.{number}", each, f"an object with {', '.join(needed)}")
+        one = f"{name}.{number}"
+        require(not lacks, one, repr(each), f"an object with {', '.join(needed)}{such_as(one)}")
     return tuple(_build(kind, each, f"{name}.{number}.") for number, each in enumerate(values))
 
 
 def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - kind decides
-    require(isinstance(values, Mapping), where.removesuffix("."), values, "an object of settings")
-    known = [f.name for f in fields(kind)]
-    if unknown := sorted(set(values) - set(known)):
-        near = [n for name in unknown for n in get_close_matches(name, known, 1)]
-        meant = f"Is {', '.join(where + n for n in near)} meant? " if near else ""
-        raise UserError(
-            f"The plan has {', '.join(where + name for name in unknown)}.",
-            f"Known here: {', '.join(known)}.",
-            f"{meant}Check the spelling or remove it.",
-        )
-    for f in fields(kind):
-        if f.name in values and str(f.type) in _KINDS:
-            kinds, can_be = _KINDS[str(f.type)]
-            value = values[f.name]
-            fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
-            fits = fits and _elements_fit(value, str(f.type))
-            require(fits, where + f.name, repr(value), can_be)
+    part = where.removesuffix(".")
+    require(isinstance(values, Mapping), part, values, f"an object of settings{such_as(part)}")
+    _require_known(kind, values, where)
+    for name, value in values.items():
+        require_kind(kind, name, value, where)
     kinds = {f.name: str(f.type) for f in fields(kind)}
     return kind(**{name: _as_field(value, kinds[name]) for name, value in values.items()})
+
+
+def _require_known(kind: type, values: Mapping[str, Any], where: str) -> None:
+    known = field_names(kind)
+    if unknown := sorted(set(values) - set(known)):
+        hints = "".join(meant(where + name, where, known) for name in unknown)
+        raise UserError(
+            f"The plan has {', '.join(where + name for name in unknown)}.",
+            f"{hints}Known here: {', '.join(known)}.",
+            "Correct the name, or remove it.",
+        )
 
 
 def _as_field(value: Any, annotation: str) -> Any:  # noqa: ANN401 - whatever JSON holds

@@ -11,6 +11,7 @@ RULE_MEASURES = {
     "high too weak": ("high weight", "rate ratio"),
     "overtraining": ("held-out rise", "trained fall"),
     "loss settled": ("loss level", "least loss level", "loss drift"),
+    "diverging": ("loss rise", "loss rise in errors"),
 }
 """The monitors' rules, and the measures that each of them has a limit for."""
 STOPPABLE = tuple(RULE_MEASURES)

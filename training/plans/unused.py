@@ -10,7 +10,14 @@ from ...wan.loss_weights import CLAMPED_SNR
 from ...wan.timesteps import LOGIT_NORMAL, UNIFORM
 from ..optimizers.names import library_class
 from .plan import SEQUENCE, TrainingPlan
-from .settings import AlphaPhases, ExpertSettings, LossSettings, OptimizerSettings, TimestepSettings
+from .settings import (
+    AlphaPhases,
+    ExpertSettings,
+    LossSettings,
+    OptimizerSettings,
+    PatternSettings,
+    TimestepSettings,
+)
 
 RESTARTS = "cosine with restarts"
 
@@ -90,7 +97,12 @@ def _experts(plan: TrainingPlan) -> Iterator[Unused]:
     if roles == ("single",):
         trained = {"high" if plan.high.rate >= plan.low.rate else "low"}
     for number, each in enumerate(plan.patterns):
-        if each.expert not in ("both", *trained):
+        if each == PatternSettings(pattern=each.pattern, expert=each.expert):
+            yield Unused(
+                f"patterns.{number} has no setting. It names layers, and changes nothing about them.",
+                f"Give it rank, alpha, dropout or rate, or remove patterns.{number}.",
+            )
+        elif each.expert not in ("both", *trained):
             yield Unused(
                 f"patterns.{number} is for the {each.expert}-noise expert. This plan trains with the settings of "
                 f"{' and '.join(sorted(trained))} alone.",

@@ -26,7 +26,8 @@ def test_the_real_run_is_found_to_be_what_people_judged_it_to_be(replays):
     assert all(f.kind == "warning" for f in found)
     texts = {f.rule: f.text for f in found}
     assert "earlier checkpoint" in texts["low overpowers"]
-    assert "low.maximum" in texts["low overpowers"] and "high.bump" in texts["low overpowers"]
+    assert "low.rate" in texts["low overpowers"] and "high.rate" in texts["low overpowers"]
+    assert "maximum" not in "".join(texts.values()), "AdamW has none"
     assert "Raise the high-noise rate" in texts["high too weak"]
 
 
@@ -145,7 +146,12 @@ def test_nothing_is_found_in_the_first_half(replays):
 def test_other_presets_have_no_rules_of_motion(replays):
     plan, events = replays.real()
     assert findings(replays, replays.plan(preset="general video"), events) == []
-    assert [r.name for r in rules_for(plan)] == ["low overpowers", "high too weak", "overtraining"]
+    assert [r.name for r in rules_for(plan)] == [
+        "low overpowers",
+        "high too weak",
+        "overtraining",
+        "diverging",
+    ]
 
 
 def test_each_finding_is_told_once(replays):

@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 from tandem_wan.training.data.dataset import Clip, Dataset
 from tandem_wan.training.plans.budget import epochs_of, make_plan
 from tandem_wan.training.plans.compare import compare_plans
-from tandem_wan.training.plans.material import material_of
+from tandem_wan.training.plans.material import material_of, number_of
 from tandem_wan.training.plans.presets import PRESETS
-from tandem_wan.training.plans.summary import full_summary, plan_summary, settings_line
+from tandem_wan.training.plans.summary import (
+    full_summary,
+    plan_alone_summary,
+    plan_summary,
+    settings_line,
+)
 from tandem_wan.training.schedule import BatchOrder
 from tandem_wan.wan.shapes import ClipSize
 from tandem_wan.wan.video import View
@@ -35,17 +40,35 @@ def test_the_verdict_and_what_is_refused_stand_before_the_budget_the_estimate_an
         plan, SIXTEEN, fit=["fits here", "Remedy"], estimate=["Estimate"]
     ).splitlines()
     assert lines[0] == "Verdict: fits here; refused, the trainer does not start; 1 warning."
-    starts = ["Remedy", "Refused: ", "Warning: ", "video effect for", "Estimate", "Why:"]
+    starts = ["Refused: ", "Remedy", "video effect for", "Warning: ", "Estimate", "Why:"]
     found = [next(n for n, line in enumerate(lines) if line.startswith(start)) for start in starts]
     assert found == sorted(found)
+    assert "below" not in lines[3], "the verdict has named them"
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_notes_stand_behind_the_budget_and_warnings_before_it(name):
-    lines = plan_summary(make_plan(SIXTEEN, name), SIXTEEN).splitlines()
+@pytest.mark.parametrize("epochs", [0, 250])
+def test_refusals_stand_before_the_budget_and_warnings_behind_it(name, epochs):
+    plan = replace(make_plan(SIXTEEN, name, epochs=epochs), shift=0.5)
+    lines = plan_summary(plan, SIXTEEN).splitlines()
     budget = next(n for n, line in enumerate(lines) if line.startswith(f"{name} for"))
-    assert all(line.startswith(("Warning: ", "Refused: ")) for line in lines[:budget])
-    assert not any(line.startswith(("Warning: ", "Refused: ")) for line in lines[budget:])
+    assert all(line.startswith("Refused: ") for line in lines[:budget])
+    assert not any(line.startswith("Refused: ") for line in lines[budget:])
+    warnings = [n for n, line in enumerate(lines) if line.startswith("Warning: ")]
+    assert warnings and min(warnings) > budget
+    assert f": {number_of(len(warnings), 'warning')} below; " in lines[budget]
+    notes = [n for n, line in enumerate(lines) if line in plan.notes or line.startswith("Note: ")]
+    assert min(notes) > max(warnings)
+
+
+def test_without_a_dataset_what_is_unwise_in_the_plan_alone_is_told():
+    plan = make_plan(SIXTEEN, "character")
+    assert plan_alone_summary(plan).startswith("character: 800 steps at batch 1")
+    assert "few" not in plan_alone_summary(plan)
+    text = plan_alone_summary(replace(plan, shift=0.5))
+    assert text.startswith("character: 1 warning below; 800 steps") and "shift is 0.5" in text
+    broken = plan_alone_summary(replace(plan, lora=replace(plan.lora, targets=("(",))))
+    assert broken.startswith("Refused: lora.targets has")
 
 
 def test_a_good_plan_is_called_good():

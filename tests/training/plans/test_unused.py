@@ -22,7 +22,8 @@ from tandem_wan.training.plans.settings import (
 from tandem_wan.training.plans.unused import unused_values
 
 HIGH_ALONE = (PhaseSettings(train="high"), PhaseSettings(train="low"))
-FOR_LOW = (PatternSettings(pattern="x", expert="low"),)
+FOR_LOW = (PatternSettings(pattern="x", expert="low", rank=4),)
+NO_SETTING = (PatternSettings(pattern="x"),)
 PHASES = AlphaPhases(alphas=(8.0, 14.0))
 LION = OptimizerSettings(name="library:Lion", beta2=0.95)
 OVERTRAINED = (RuleSettings(rule="overtraining", level="stop"),)
@@ -60,6 +61,11 @@ CASES = [
         {"alpha_phases": PHASES, "high": ExpertSettings(alpha=4.0)},
         "high.alpha",
         {"alpha_phases": replace(PHASES, targets=(".*ffn.*",))},
+    ),
+    (
+        {"patterns": NO_SETTING},
+        "patterns.0 has no setting",
+        {"patterns": (PatternSettings(pattern="x", rate=0.5),)},
     ),
     ({"patterns": FOR_LOW, "train": "high"}, "patterns.0 is for the low", {"train": "both"}),
     (

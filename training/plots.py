@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 COLOURS = {"high_noise": "#d1495b", "low_noise": "#2e86ab", "single": "#2e86ab"}
 
+SILENT = 4
+"""A line is broken where its expert was not trained for a quarter of the run."""
+
 
 def loss_plot(
     curves: Mapping[Role, Sequence[tuple[int, float]]],
@@ -44,7 +47,7 @@ def loss_plot(
         means = _running_mean(losses)
         # One step's loss says little: it begins with the mean of five, as it ends with one.
         label = f"{role.replace('_', ' ')}: {means[:5][-1]:.3f} to {means[-1]:.3f}"
-        axes.plot(at, means, color=COLOURS[role], linewidth=2, label=label)
+        axes.plot(*_broken(at, means, steps), color=COLOURS[role], linewidth=2, label=label)
     axes.set(
         title=title,
         xlabel=_step_label(curves),
@@ -190,6 +193,21 @@ def _histograms(
         axes.set_xlabel("sigma (1 is noise)", fontsize="small")
         axes.set_ylim(0, 1.25 * max(1, *drawn.counts, *drawn.expected))
         axes.legend(frameon=False, loc="upper right", fontsize="small")
+
+
+def _broken(
+    at: Sequence[int], values: Sequence[float], steps: int
+) -> tuple[list[float], list[float]]:
+    """The points with a gap wherever an expert was not trained for a quarter of the run: nothing is known there."""
+    xs: list[float] = []
+    ys: list[float] = []
+    for before, x, y in zip((at[0], *at), at, values, strict=False):
+        if x - before > max(1, steps / SILENT):
+            xs.append(float("nan"))
+            ys.append(float("nan"))
+        xs.append(x)
+        ys.append(y)
+    return xs, ys
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:

@@ -63,15 +63,16 @@ class RunWatch:
         return None if pace is None else pace * (self.steps - self.step)
 
     def text(self, state: str, message: str = "") -> str:
-        """State, step, pace and time left; then the verdict, the losses and what was found."""
+        """State, step, pace and time left; why it ended; the losses; the verdict and what was found."""
         parts = [state, f"step {self.step} of {self.steps}"]
         if self.encoded is not None:
             parts[1] = self._encoding
         pace, left = self.seconds_per_step(), self.seconds_left()
         if pace is not None and left is not None and state in ("running", "parked", "paused"):
             parts += [f"{pace:.2f} s a step", f"{clock(left)} left"]
-        told = [loss_line(self.curves), self.previews, found_line(self.findings), message]
-        return "\n".join(line for line in [", ".join(parts), self.verdict, *told] if line)
+        told = [message, loss_line(self.curves), self.verdict]
+        told += [self.previews, found_line(self.findings)]
+        return "\n".join(line for line in [", ".join(parts), *told] if line)
 
 
 def encoding_text(event: ClipEncoded) -> str:

@@ -226,7 +226,9 @@ def trained_with(base: Path) -> dict[str, Any]:
     """What the files of that LoRA say of the attention that they were trained with, by expert."""
     found: dict[str, Any] = {}
     for path in lora_files(base):
-        found |= dict(tandem_metadata(read_metadata(path)).get("radial", {}))
+        facts = tandem_metadata(read_metadata(path)).get("radial")
+        if isinstance(facts, dict):
+            found.update(facts)
     return found
 
 

@@ -70,8 +70,8 @@ are brought from main memory in between, it is smaller. **No figure on this page
 What was published can be checked by the same arithmetic (settings of the paper, its own layout):
 
 {published}
-The first reaches more than equal speed allows: dense attention was slower than other products there. The second stays
-below. The paper measured on an H100, with its own kernels.
+The first reaches more than equal speed allows: presumably dense attention was slower than other products. The second
+stays below. The paper measured on an H100, with its own kernels.
 
 Before a run, ask Tandem Radial Plan about your size. Where the whole run can gain less than 1.2 times, it says so. For
 {size} and {frames} frames it says:
@@ -143,6 +143,10 @@ CLAIMS = """
 ### What was claimed, and what came out
 """
 KNOWN_PICTURE = """
+At {shipped:.0f} dB (*{name}*) and {sparse:.0f} dB (*{harsh}*) the clips are nearly the dense ones: for these motions
+the miniature needs little of what is left out, since neighbours and the first frame say enough. That is how the mask is
+meant; it is no measure of what a large model needs.
+
 ![Trails of the clips](radial_clips.png)
 
 What Tandem Radial Calls says of the rows:

@@ -245,7 +245,9 @@ def test_without_a_held_out_loss_the_last_is_best_and_the_report_says_why(
 ):
     job = work(setup_of(held_out=0, steps=2), "unmeasured", lambda job: StopAfter(job, 1))
     job.state = "running"
-    assert result(job, monkeypatch).report[1].startswith("best is the last checkpoint so far")
+    headline, stands, said, *_ = result(job, monkeypatch).report
+    assert headline == "step 1 of 2" and stands == "unmeasured is running, step 1 of 2"
+    assert said.startswith("best is the last checkpoint so far")
     job.state = "stopped"
     assert published(places, "unmeasured") == {"high_noise": 1, "low_noise": 1}
     job = work(setup_of(held_out=0, steps=2), "unmeasured")

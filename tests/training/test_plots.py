@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import ImageColor
-from tandem_wan.training.plots import COLOURS, loss_plot
+from tandem_wan.training.plots import COLOURS, _broken, loss_plot
 
 
 def line_pixels(picture, role: str, legend: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -101,3 +101,13 @@ def test_an_empty_run_is_an_empty_picture_of_the_size_asked_for():
     assert picture.size == (300, 200)
     for role in ("high_noise", "low_noise"):
         assert len(line_pixels(picture, role)[0]) == 0
+
+
+def test_the_line_of_an_expert_is_broken_where_it_was_not_trained_for_long():
+    """High noise in the first third and the last tenth of a run, as in a sequential one."""
+    at = [*range(1, 34), *range(90, 101)]
+    xs, ys = _broken(at, [0.1] * len(at), 100)
+    gaps = [i for i, x in enumerate(xs) if x != x]
+    assert gaps == [33] and ys[33] != ys[33] and [x for x in xs if x == x] == at
+    taking_turns = [step for step in range(1, 101) if step // 20 % 2]
+    assert all(x == x for x in _broken(taking_turns, [0.1] * len(taking_turns), 100)[0])

@@ -77,8 +77,10 @@ class Monitor:
             self.record.held_out(event)
             return event, list(self._found("held out", event.step, event.role))
         event = self.record.step(event)
-        both, own = ("steps", None), ("own steps", event.role)
-        found = [f for what, role in (both, own) for f in self._found(what, event.step, role)]
+        found = [
+            *self._found("steps", event.step, None),
+            *self._found("own steps", event.step, event.role),
+        ]
         return event, found
 
     def _found(self, looks_at: str, step: int, role: Role | None) -> Iterator[tuple[Finding, bool]]:

@@ -139,7 +139,7 @@ def _planned(
     if share >= 1:
         raise UserError(
             f"At {width} x {height} and {frames} frames the mask leaves nothing out.",
-            "Frames next to each other see each other whole, so it needs several latent frames: 13 frames or more.",
+            "Frames next to each other see each other whole, so it needs several latent frames: 9 frames or more.",
             "Take more frames, or leave radial attention out.",
         )
     dense_steps = schedule.num_dense(settings)

@@ -64,6 +64,8 @@ def radial_plot(
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     left.imshow(frame_pairs(layout, grid), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
     left.set(xlabel="key: latent frame", ylabel="query: latent frame")
+    for axis in (left.xaxis, left.yaxis):
+        axis.get_major_locator().set_params(integer=True)
     left.set_title("share of a frame that is seen", loc="left", fontsize=10)
     picture, frames = close_up(layout, grid)
     right.imshow(

@@ -40,6 +40,52 @@ MODES = ["background", "wait"]
 GIVE_BACK = ["offload", "keep", "free"]
 
 
+def _later_inputs() -> list[io.Input]:
+    """In the order in which they came: sockets are never moved."""
+    return [
+        io.Combo.Input(
+            "give_back",
+            options=GIVE_BACK,
+            default="offload",
+            optional=True,
+            tooltip="What leaves the GPU while a prompt runs. offload: LoRA and optimizer, which ComfyUI "
+            "cannot move by itself; keep: nothing; free: the model too, for prompts that need all memory.",
+        ),
+        io.Int.Input(
+            "preview_every",
+            default=0,
+            min=0,
+            max=1_000_000,
+            optional=True,
+            tooltip="Steps between previews, for example 100; 0 makes none. A preview is a clip that begins "
+            "like the dataset's first clip, 20 steps at cfg 3.5, saved beside the checkpoints.",
+        ),
+        io.Int.Input(
+            "preview_clips",
+            default=1,
+            min=1,
+            max=64,
+            optional=True,
+            tooltip="How many of the dataset's clips are previewed, for example 3: those that the plan holds "
+            "out first. Each is 20 steps at cfg 3.5 more.",
+        ),
+        io.String.Input(
+            "preview_prompts",
+            default="",
+            multiline=True,
+            optional=True,
+            tooltip="Each line is one more preview, which begins like the first previewed clip; {trigger} and "
+            "STYLE_TOKEN become the trigger. For example: A man turns into a {trigger}.",
+        ),
+        sockets.Stack.Input(
+            "start_from",
+            optional=True,
+            tooltip="A LoRA to go on from instead of a new one: one file for each expert, for example from "
+            "Tandem LoRA Stack or an earlier run's Tandem Job Result. Its rank is the plan's, or smaller.",
+        ),
+    ]
+
+
 class TandemTrainer(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -83,46 +129,7 @@ class TandemTrainer(io.ComfyNode):
                     optional=True,
                     tooltip="Only Wan 2.1's image-to-video models use it; 2.2 does not.",
                 ),
-                io.Combo.Input(
-                    "give_back",
-                    options=GIVE_BACK,
-                    default="offload",
-                    optional=True,
-                    tooltip="What leaves the GPU while a prompt runs. offload: LoRA and optimizer, which ComfyUI "
-                    "cannot move by itself; keep: nothing; free: the model too, for prompts that need all memory.",
-                ),
-                io.Int.Input(
-                    "preview_every",
-                    default=0,
-                    min=0,
-                    max=1_000_000,
-                    optional=True,
-                    tooltip="Steps between previews, for example 100; 0 makes none. A preview is a clip that begins "
-                    "like the dataset's first clip, 20 steps at cfg 3.5, saved beside the checkpoints.",
-                ),
-                io.Int.Input(
-                    "preview_clips",
-                    default=1,
-                    min=1,
-                    max=64,
-                    optional=True,
-                    tooltip="How many of the dataset's clips are previewed, for example 3: those that the plan holds "
-                    "out first. Each is 20 steps at cfg 3.5 more.",
-                ),
-                io.String.Input(
-                    "preview_prompts",
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    tooltip="Each line is one more preview, which begins like the first previewed clip; {trigger} and "
-                    "STYLE_TOKEN become the trigger. For example: A man turns into a {trigger}.",
-                ),
-                sockets.Stack.Input(
-                    "start_from",
-                    optional=True,
-                    tooltip="A LoRA to go on from instead of a new one: one file for each expert, for example from "
-                    "Tandem LoRA Stack or an earlier run's Tandem Job Result. Its rank is the plan's, or smaller.",
-                ),
+                *_later_inputs(),
             ],
             outputs=[
                 sockets.Job.Output(display_name="job"),

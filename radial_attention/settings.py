@@ -76,7 +76,8 @@ class RadialSettings:
             last = self.last_dense_steps
             parts.append("the last step" if last == 1 else f"the last {last} steps")
         if self.dense_layers:
-            parts.append(f"blocks {self.dense_layers}")
+            one = self.dense_layers.strip().isdigit()
+            parts.append(f"block{'' if one else 's'} {self.dense_layers}")
         return f"{' and '.join(parts) or 'nothing'} dense"
 
     def describe(self) -> str:

@@ -34,7 +34,7 @@ THIRD_PARTY = {
     "radial_attention": TENSORS | {"triton"},
     "wan": TENSORS | {"av", "tokenizers", "sentencepiece"},
     "training": TENSORS
-    | {"accelerate", "filelock", "PIL", "matplotlib", "torchao", "pytorch_optimizer"}
+    | {"accelerate", "filelock", "PIL", "matplotlib", "pytorch_optimizer"}
     | {"imagehash", "tomlkit", "yaml", "av"},
 }
 DIFFUSERS = {"diffusers", "peft"}

@@ -125,11 +125,11 @@ def _stored(folder: Path) -> JobSummary:
     step = max((points[-1][0] for points in curves.values() if points), default=0)
     steps = record["identity"]["plan"]["steps"]
     told = (
-        verdict_text(folder),
+        message,
         loss_line(curves),
+        verdict_text(folder),
         stored_previews_line(folder),
         found_line(found),
-        message,
     )
     lines = [f"{state}, step {step} of {steps}", *told]
     if state == "cut off":

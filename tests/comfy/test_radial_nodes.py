@@ -24,7 +24,7 @@ def test_the_report_says_what_will_be_dense_and_what_computes_it(pair):
             "quality",
             "decay 0.8, the first 25% of the steps (2 or more) and the last step and blocks 0-1 dense",
         ),
-        ("fast", "decay 0.2, the first step and blocks 0 dense"),
+        ("fast", "decay 0.2, the first step and block 0 dense"),
         ("reference parity", "the published layout, decay 0.2, the first 24% of the steps"),
     ],
 )

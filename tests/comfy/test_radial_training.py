@@ -102,7 +102,7 @@ def test_a_run_says_and_records_what_it_was_trained_with(
     monkeypatch.setattr(module, "save_pictures", lambda job: None)
     own_folders(tmp_path, monkeypatch)
     setup = _setup(radial_pair, vae, clip, clips)
-    said = "radial attention (balanced: decay 0.05, blocks 0 dense, frames seen by all: none)"
+    said = "radial attention (balanced: decay 0.05, block 0 dense, frames seen by all: none)"
     assert any(said in note for note in setup.notes)
     assert any("3 x 4 x 4 tokens: density 0." in note for note in setup.notes)
     job = module.open_run(setup, "radial")

@@ -7,8 +7,8 @@ import hashlib
 import pytest
 import torch
 from tandem_wan.dev import training_rig as rig
-from tandem_wan.training.loop import train
 from tandem_wan.training.expert_trainer import build_trainers
+from tandem_wan.training.loop import train
 from tandem_wan.wan.families import sigma_range
 from tandem_wan.wan.shapes import checked_clip_size
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from tandem_wan.training.expert_trainer import build_trainers
 from tandem_wan.training.expert_turns import role_at
 from tandem_wan.training.loop import train
-from tandem_wan.training.expert_trainer import build_trainers
 from tandem_wan.training.seat import Seat
 from tandem_wan.training.turns import Turns
 from tandem_wan.wan.errors import UserError

@@ -45,7 +45,10 @@ _MOTION: Grounds = {
         "a rate for each weight, which grows where the sign of the update stays",
         GROUP,
     ),
-    "high.rate": ("coarse motion is the high-noise expert's; these bounds make it lead 3-5 times", GROUP),
+    "high.rate": (
+        "coarse motion is the high-noise expert's; these bounds make it lead 3-5 times",
+        GROUP,
+    ),
     "low.rate": ("detail must not overpower the motion", GROUP),
     "lora.rank": _RANK_32,
 }

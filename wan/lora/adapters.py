@@ -96,7 +96,7 @@ class AdapterSet(Mapping[str, LoraAdapter]):
         if not factors:
             return 0.0
         with torch.no_grad():
-            sums = torch._foreach_norm(factors, 1, dtype=torch.float32)
+            sums = [torch.linalg.vector_norm(p, 1, dtype=torch.float32) for p in factors]
             # One wait for the device, whatever the number of layers.
             total = math.fsum(torch.stack(sums).tolist())
         return total / sum(p.numel() for p in factors)

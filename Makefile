@@ -33,17 +33,17 @@ fmt: ## format, and mend what the linter can
 bench: ## the benchmarks
 	$(RUN) benchmarks
 
-proof: ## judge the miniature's LoRAs in the real ComfyUI (wan/miniature/REPORT.md), and kill a run 100 times (20 minutes)
+proof: ## judge the miniature's LoRAs in the real ComfyUI (wan/miniature/REPORT.md), and kill a run 100 times (10 minutes, and some)
 	$(RUN) benchmarks miniature.proof
 	TANDEM_KILLS=100 $(RUN) -m pytest tests/training/test_random_kills.py tests/host/test_kills.py
 
 loras: ## train those LoRAs again (25 minutes)
 	$(RUN) benchmarks miniature.teaching
 
-recipes: ## try the received recipes on the miniature and write docs/recipes.md (70 minutes; goes on where it was)
+recipes: ## try the received recipes on the miniature and write docs/recipes.md (an hour or more; goes on where it was)
 	$(RUN) benchmarks miniature.recipes
 
-radial: ## radial attention on the miniature, and docs/radial.md (20 minutes; goes on where it was)
+radial: ## radial attention on the miniature, and docs/radial.md (goes on where it was)
 	$(RUN) benchmarks miniature.radial
 
 browser: ## install a Chromium for the browser tests

@@ -22,7 +22,7 @@ BENCHMARKS = {
 PROOF = {
     "miniature.proof": "judges the shipped LoRAs of the miniature and writes its report",
     "miniature.teaching": "trains those LoRAs again (25 minutes)",
-    "miniature.recipes": "tries the received recipes on the miniature and writes docs/recipes.md (70 minutes)",
+    "miniature.recipes": "tries the received recipes on the miniature and writes docs/recipes.md (an hour or more)",
     "miniature.recipe_page": "writes that page from the runs that are kept",
     "miniature.radial": "radial attention on the miniature's clips and in training; writes docs/radial.md (20 minutes)",
     "miniature.radial_page": "writes that page from the clips that are kept",

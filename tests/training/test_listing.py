@@ -118,7 +118,7 @@ def test_a_run_that_nobody_holds_is_cut_off_if_its_record_needs_a_process(left, 
         assert "it goes on where it was" in summary.message
     else:
         assert (summary.state, summary.message) == (state, "why")
-    assert summary.text.splitlines()[1:] == ["loss: high 0.2500", summary.message]
+    assert summary.text.splitlines()[1:] == [summary.message, "loss: high 0.2500"]
 
 
 @pytest.mark.parametrize("state", LIVE)

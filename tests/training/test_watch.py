@@ -95,7 +95,7 @@ def test_a_run_that_goes_on_by_and_by_says_its_pace(state):
 )  # fmt: skip
 def test_a_run_that_does_not_go_on_says_no_pace_and_why(state):
     text = watched(done(2, 0.25, "single")).text(state, "because of you")
-    assert text == f"{state}, step 2 of 100\nloss: 0.2500\nbecause of you"
+    assert text == f"{state}, step 2 of 100\nbecause of you\nloss: 0.2500"
 
 
 def test_clips_are_counted_until_the_first_step():

@@ -140,10 +140,10 @@ def test_a_watch_tells_the_verdict_when_the_run_has_ended():
     watch(Finding(step=5, kind="note", text="the light was good"))
     assert watch.text("done", "message").splitlines() == [
         "done, step 6 of 6",
-        "keep step 4: why",
-        "loss: high 0.5000",
-        "found: Low noise is strong (step 5)",
         "message",
+        "loss: high 0.5000",
+        "keep step 4: why",
+        "found: Low noise is strong (step 5)",
     ]
 
 

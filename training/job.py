@@ -177,6 +177,14 @@ class Job:
                 "One process trains a run; others can look at it.",
                 "Wait for it, stop it there, or choose another name.",
             ) from None
+        try:
+            self._open()
+        except BaseException:
+            # A full disk, say: nobody trains it, so that it can be queued again.
+            self._claim.release()
+            raise
+
+    def _open(self) -> None:
         self.step = self.store.resumable_step()
         # What trains nothing may be another than when the run began: how much is kept, where memory lies.
         write_text(self.folder / PLAN, plan_json(self.plan))

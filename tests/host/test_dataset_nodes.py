@@ -163,9 +163,9 @@ def test_captions_are_written_and_brought_back(client, folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ('{"stepps": 100}', r"no value called 'stepps'\..*There are preset.*Is steps meant"),
+        ('{"stepps": 100}', r"no value called 'stepps'\. Is steps meant.*There are preset"),
         ('{"lora.rang": 16}', r"no value called 'lora.rang'\..*Is lora.rank meant"),
-        ("{rank: 16}", r"changes is '\{rank: 16\}'\..*JSON object.*Write it like"),
+        ("{rank: 16}", r"changes is not JSON .*'\{rank: 16\}'.*JSON object.*Write it like"),
     ],
 )
 def test_a_plan_with_an_unknown_key_is_refused_when_it_is_queued(client, folder, changes, message):

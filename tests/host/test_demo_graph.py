@@ -48,7 +48,8 @@ def test_the_pair_is_there_whole_and_says_what_it_is(ran, base):
 
 def test_no_half_written_file_is_left(ran, base):
     left = [p for root in ("output", "models", "input") for p in (base / root).rglob(".*")]
-    assert left == []
+    # The captions that a template has replaced are kept, in a folder that hosts do not list.
+    assert [p for p in left if not p.name.startswith(".captions_before_")] == []
 
 
 def test_checkpoints_and_the_pair_are_in_cores_lora_list_without_a_restart(ran, client):

@@ -42,12 +42,21 @@ while True:
 """
 
 
+def hear_everything():
+    """Tests that are run under nohup would hand its deafness for SIGHUP on."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def child(arrange="", limit_s=0.5):
     code = (
         CHILD.replace("{arrange}", arrange).replace("{then}", "").replace("{limit}", str(limit_s))
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(SIGNALS)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(SIGNALS)],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_everything,
     )
     assert process.stdout.readline() == "ready\n"
     return process
@@ -107,7 +116,10 @@ def test_a_fork_of_the_process_ends_at_once():
     fork += "else:\n    os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)"
     code = CHILD.replace("{arrange}", "").replace("{then}", fork).replace("{limit}", "0.5")
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(SIGNALS)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(SIGNALS)],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_everything,
     )
     assert process.stdout.readline() == f"{-signal.SIGTERM}\n"
     assert process.stdout.readline() == "ready\n"
